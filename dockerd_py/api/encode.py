@@ -1,0 +1,371 @@
+"""Containers, images, events and the system as Docker's JSON, API 1.24 to 1.43.
+
+All keys that Docker's clients read are there, with Docker's own default where the engine has no such setting.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dockerd_py.api import eras
+from dockerd_py.api.fields import JsonObject
+from dockerd_py.api.filters import network_name
+from dockerd_py.api.routing import ApiVersion
+from dockerd_py.api.times import SECOND, duration, rfc3339
+from dockerd_py.engine.model import (
+    Bind,
+    Container,
+    ContainerConfig,
+    Event,
+    HostConfig,
+    Image,
+    ImageChange,
+    Mount,
+    State,
+    Status,
+)
+
+UNNAMED = "<none>:<none>"
+
+
+def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
+    state = container.state
+    result: JsonObject = {
+        "Id": container.id,
+        "Created": rfc3339(container.created),
+        "Path": container.path,
+        "Args": list(container.args),
+        "State": _state(state),
+        "Image": eras.image_id(version, container.image_id),
+        "ResolvConfPath": container.resolv_conf_path,
+        "HostnamePath": container.hostname_path,
+        "HostsPath": container.hosts_path,
+        "LogPath": container.log_path,
+        "Name": "/" + container.name,
+        "RestartCount": 0,
+        "Driver": container.driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": _host_config(container),
+        "GraphDriver": {"Data": None, "Name": container.driver},
+        "Mounts": [_mount(mount) for mount in container.mounts],
+        "Config": config(container.config),
+        "NetworkSettings": _network_settings(container),
+    }
+    _add_sizes(result, container)
+    if eras.is_first_year(version):
+        result["ID"] = result.pop("Id")
+        result["Volumes"] = {mount.target: mount.source for mount in container.mounts}
+        result["VolumesRW"] = {mount.target: not mount.read_only for mount in container.mounts}
+        result["State"]["Ghost"] = False
+    return result
+
+
+def container_summary(container: Container, version: ApiVersion, image: str) -> JsonObject:
+    """One item of the list; ``image`` is the name or id to show."""
+    result: JsonObject = {
+        "Id": container.id,
+        "Names": ["/" + container.name],
+        "Image": image,
+        "ImageID": eras.image_id(version, container.image_id),
+        "Command": command_line(container),
+        "Created": container.created // SECOND,
+        "Ports": [],
+        "Labels": container.config.labels,
+        "State": container.state.status.value,
+        "Status": status_text(container.state, version),
+        "HostConfig": {"NetworkMode": container.host.network_mode},
+        "NetworkSettings": {"Networks": _networks(container)},
+        "Mounts": [_mount(mount) for mount in container.mounts],
+    }
+    _add_sizes(result, container)
+    return result
+
+
+def command_line(container: Container) -> str:
+    return " ".join((container.path, *container.args))
+
+
+def status_text(state: State, version: ApiVersion) -> str:
+    """ "Up 3 seconds", "Exited (0) 2 minutes ago", "Created"."""
+    if state.running:
+        up = f"Up {duration(time.time_ns() - state.started_at)}"
+        return f"{up} (Paused)" if state.status is Status.PAUSED else up
+    if state.status is Status.EXITED:
+        return eras.exit_status(version, state.exit_code, duration(time.time_ns() - state.finished_at))
+    return {Status.REMOVING: "Removal In Progress", Status.DEAD: "Dead"}.get(state.status, "Created")
+
+
+def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
+    result: JsonObject = {
+        "Id": eras.image_id(version, image.id),
+        "RepoTags": list(image.tags),
+        "RepoDigests": list(image.digests),
+        "Parent": eras.image_id(version, image.parent_id),
+        "Comment": image.comment,
+        "Created": rfc3339(image.created),
+        "Container": "",
+        "ContainerConfig": config(ContainerConfig()),
+        "DockerVersion": image.docker_version,
+        "Author": image.author,
+        "Config": config(image.config),
+        "Architecture": image.architecture,
+        "Os": image.os,
+        "Size": image.size,
+        "VirtualSize": image.size,
+        "GraphDriver": {"Data": None, "Name": image.driver},
+        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
+        "Metadata": {"LastTagTime": rfc3339(0)},
+    }
+    if eras.is_first_year(version):
+        lower = {"Container": "container", "ContainerConfig": "container_config", "DockerVersion": "docker_version"}
+        kept = ("Size", "VirtualSize", "GraphDriver", "RootFS", "Metadata", "RepoTags", "RepoDigests")
+        result = {key if key in kept else lower.get(key, key.lower()): value for key, value in result.items()}
+    return result
+
+
+def image_summary(image: Image, version: ApiVersion) -> JsonObject:
+    tags, digests = list(image.tags), list(image.digests)
+    if eras.names_untagged_images(version) and not tags:
+        tags = [UNNAMED]
+        digests = digests or ["<none>@<none>"]
+    return {
+        "Containers": -1,
+        "Created": image.created // SECOND,
+        "Id": eras.image_id(version, image.id),
+        "Labels": image.config.labels or None,
+        "ParentId": eras.image_id(version, image.parent_id),
+        "RepoDigests": digests,
+        "RepoTags": tags,
+        "SharedSize": -1,
+        "Size": image.size,
+        "VirtualSize": image.size,
+    }
+
+
+def image_changes(changes: Sequence[ImageChange], version: ApiVersion) -> list[JsonObject]:
+    return [
+        {"Untagged": change.untagged}
+        if change.untagged
+        else {"Deleted": eras.image_id(version, change.deleted)}
+        for change in changes
+    ]
+
+
+def event(value: Event, version: ApiVersion) -> JsonObject:
+    identity = eras.image_id(version, value.id) if value.type == "image" and _is_id(value.id) else value.id
+    result: JsonObject = {}
+    if value.type in ("container", "image"):
+        result["status"] = value.action
+        result["id"] = identity
+        if value.type == "container":
+            result["from"] = value.attributes.get("image", "")
+    result["time"] = value.time // SECOND
+    if not eras.is_first_year(version):
+        result |= {
+            "Type": value.type,
+            "Action": value.action,
+            "Actor": {"ID": identity, "Attributes": value.attributes},
+            "scope": "local",
+            "timeNano": value.time,
+        }
+    return result
+
+
+def config(value: ContainerConfig) -> JsonObject:
+    """Docker's ``Config``."""
+    result: JsonObject = {
+        "Hostname": value.hostname,
+        "Domainname": value.domainname,
+        "User": value.user,
+        "AttachStdin": value.attach_stdin,
+        "AttachStdout": value.attach_stdout,
+        "AttachStderr": value.attach_stderr,
+        "Tty": value.tty,
+        "OpenStdin": value.open_stdin,
+        "StdinOnce": value.stdin_once,
+        "Env": list(value.env),
+        "Cmd": list(value.cmd) or None,
+        "Image": value.image,
+        "Volumes": {path: {} for path in value.volumes} or None,
+        "WorkingDir": value.working_dir,
+        "Entrypoint": None if value.entrypoint is None else list(value.entrypoint),
+        "OnBuild": list(value.on_build) or None,
+        "Labels": value.labels,
+    }
+    if value.exposed_ports:
+        result["ExposedPorts"] = {port: {} for port in value.exposed_ports}
+    if value.network_disabled:
+        result["NetworkDisabled"] = True
+    if value.stop_signal:
+        result["StopSignal"] = value.stop_signal
+    if value.stop_timeout is not None:
+        result["StopTimeout"] = value.stop_timeout
+    return result
+
+
+def _state(state: State) -> JsonObject:
+    return {
+        "Status": state.status.value,
+        "Running": state.running,
+        "Paused": state.status is Status.PAUSED,
+        "Restarting": False,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status is Status.DEAD,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": rfc3339(state.started_at),
+        "FinishedAt": rfc3339(state.finished_at),
+    }
+
+
+def _host_config(container: Container) -> JsonObject:
+    host: HostConfig = container.host
+    return {
+        "Binds": [_bind(bind) for bind in host.binds] or None,
+        "ContainerIDFile": host.container_id_file,
+        "LogConfig": {"Type": container.log_driver, "Config": host.log_options},
+        "NetworkMode": host.network_mode,
+        "PortBindings": {},
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": host.auto_remove,
+        "Memory": host.memory,
+        "MemorySwap": host.memory_swap,
+        "CpuShares": host.cpu_shares,
+        "NanoCpus": host.nano_cpus,
+        "CpuPeriod": host.cpu_period,
+        "CpuQuota": host.cpu_quota,
+        "PidsLimit": host.pids_limit or None,
+        "Runtime": container.runtime,
+        **_HOST_DEFAULTS,
+    }
+
+
+# What the engine has no setting for yet, as Docker shows it when it is not set.
+_HOST_DEFAULTS: dict[str, Any] = {
+    "VolumeDriver": "",
+    "VolumesFrom": None,
+    "ConsoleSize": [0, 0],
+    "CapAdd": None,
+    "CapDrop": None,
+    "CgroupnsMode": "private",
+    "Dns": [],
+    "DnsOptions": [],
+    "DnsSearch": [],
+    "ExtraHosts": None,
+    "GroupAdd": None,
+    "IpcMode": "private",
+    "Cgroup": "",
+    "Links": None,
+    "OomScoreAdj": 0,
+    "PidMode": "",
+    "Privileged": False,
+    "PublishAllPorts": False,
+    "ReadonlyRootfs": False,
+    "SecurityOpt": None,
+    "UTSMode": "",
+    "UsernsMode": "",
+    "ShmSize": 67108864,
+    "Isolation": "",
+    "CgroupParent": "",
+    "BlkioWeight": 0,
+    "BlkioWeightDevice": [],
+    "BlkioDeviceReadBps": None,
+    "BlkioDeviceWriteBps": None,
+    "BlkioDeviceReadIOps": None,
+    "BlkioDeviceWriteIOps": None,
+    "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0,
+    "CpusetCpus": "",
+    "CpusetMems": "",
+    "Devices": [],
+    "DeviceCgroupRules": None,
+    "DeviceRequests": None,
+    "KernelMemory": 0,
+    "KernelMemoryTCP": 0,
+    "MemoryReservation": 0,
+    "MemorySwappiness": None,
+    "OomKillDisable": False,
+    "Ulimits": None,
+    "CpuCount": 0,
+    "CpuPercent": 0,
+    "IOMaximumIOps": 0,
+    "IOMaximumBandwidth": 0,
+}
+
+
+def _network_settings(container: Container) -> JsonObject:
+    return {
+        "Bridge": "",
+        "SandboxID": "",
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "Ports": {},
+        "SandboxKey": "",
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": "",
+        "Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "MacAddress": "",
+        "Networks": _networks(container),
+    }
+
+
+def _networks(container: Container) -> JsonObject:
+    if container.config.network_disabled:
+        return {}
+    return {
+        network_name(container): {
+            "IPAMConfig": None,
+            "Links": None,
+            "Aliases": None,
+            "NetworkID": "",
+            "EndpointID": "",
+            "Gateway": "",
+            "IPAddress": "",
+            "IPPrefixLen": 0,
+            "IPv6Gateway": "",
+            "GlobalIPv6Address": "",
+            "GlobalIPv6PrefixLen": 0,
+            "MacAddress": "",
+            "DriverOpts": None,
+        }
+    }
+
+
+def _mount(mount: Mount) -> JsonObject:
+    return {
+        "Type": "bind",
+        "Source": mount.source,
+        "Destination": mount.target,
+        "Mode": "ro" if mount.read_only else "",
+        "RW": not mount.read_only,
+        "Propagation": "rprivate",
+    }
+
+
+def _bind(bind: Bind) -> str:
+    return f"{bind.source}:{bind.target}:ro" if bind.read_only else f"{bind.source}:{bind.target}"
+
+
+def _add_sizes(result: JsonObject, container: Container) -> None:
+    if container.size_rw is not None:
+        result["SizeRw"] = container.size_rw
+    if container.size_root_fs is not None:
+        result["SizeRootFs"] = container.size_root_fs
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)

@@ -1,0 +1,69 @@
+"""What differs between the API versions, each difference in one function.
+
+The names say what is asked; the tables and comparisons say since when.  Sources: the version history of Docker's API
+reference, and for 1.0 to 1.10 the reference of that time.
+"""
+
+from __future__ import annotations
+
+from dockerd_py.api.call import dump
+from dockerd_py.api.routing import ApiVersion
+
+FIRST_YEAR = (1, 10)
+"""The last version of the first year; what follows up to 1.23 is answered as its nearest neighbour."""
+
+MEBIBYTE = 1 << 20
+
+
+def is_first_year(version: ApiVersion) -> bool:
+    return version <= FIRST_YEAR
+
+
+def error_body(version: ApiVersion, message: str) -> tuple[bytes, str]:
+    """The body of an error reply and its content type."""
+    if version < (1, 24):
+        return message.encode("utf-8", "replace") + b"\n", "text/plain"
+    return dump({"message": message}), "application/json"
+
+
+def minimum_memory(version: ApiVersion) -> int:
+    """The smallest memory limit in bytes that create accepts."""
+    return 512 << 10 if is_first_year(version) else 6 * MEBIBYTE
+
+
+def image_id(version: ApiVersion, identity: str) -> str:
+    """The digest's algorithm is part of an image's id since 1.22."""
+    if not identity:
+        return ""
+    return identity if version < (1, 22) else f"sha256:{identity}"
+
+
+def multiplexes(version: ApiVersion) -> bool:
+    """Whether streams of a container without a terminal come in frames."""
+    return version >= (1, 6)
+
+
+def stream_type(version: ApiVersion, multiplexed: bool) -> str:
+    """The content type of attach and logs."""
+    if multiplexed and version >= (1, 42):
+        return "application/vnd.docker.multiplexed-stream"
+    return "application/vnd.docker.raw-stream"
+
+
+def has_settings_in_start(version: ApiVersion) -> bool:
+    """Whether start's body may hold a HostConfig (until 1.23), or must be empty."""
+    return version < (1, 24)
+
+
+def reports_unchanged_state(version: ApiVersion) -> bool:
+    """Whether starting what runs, or stopping what does not, is a 304 rather than an error or a success."""
+    return version >= (1, 13)
+
+
+def exit_status(version: ApiVersion, code: int, ago: str) -> str:
+    return f"Exit {code}" if is_first_year(version) else f"Exited ({code}) {ago} ago"
+
+
+def names_untagged_images(version: ApiVersion) -> bool:
+    """Whether an image without a name is listed as ``<none>:<none>``."""
+    return version < (1, 43)

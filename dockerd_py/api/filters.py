@@ -1,0 +1,172 @@
+"""The ``filters`` query parameter: what a list or an event stream shall leave out.
+
+Two spellings are in use: ``{"status": ["running"]}`` and ``{"status": {"running": true}}``.  Values of one filter
+are alternatives; different filters must all match; several labels must all match.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dockerd_py.api.fields import parse_object
+from dockerd_py.engine.model import Container, Event, Image, Status
+from dockerd_py.errors import BadParameter, NotSupported, PydockerdError
+
+if TYPE_CHECKING:
+    from dockerd_py.engine.engine import Engine
+
+Filters = dict[str, tuple[str, ...]]
+
+_CONTAINER = frozenset(
+    ("id", "name", "status", "exited", "label", "ancestor", "before", "since", "volume", "network")
+)
+_CONTAINER_LATER = frozenset(("expose", "publish", "health", "is-task", "isolation"))
+_IMAGE = frozenset(("dangling", "label", "reference", "before", "since"))
+_IMAGE_LATER = frozenset(("until",))
+_EVENT = frozenset(("type", "event", "container", "image", "label", "daemon", "scope"))
+_EVENT_LATER = frozenset(
+    ("network", "volume", "plugin", "service", "node", "secret", "config")
+)
+
+
+def parse_filters(text: str, allowed: frozenset[str], later: frozenset[str]) -> Filters:
+    """The filters in ``text``.  BadParameter for what is none, NotSupported for one of ``later``."""
+    filters: Filters = {}
+    for name, value in parse_object(text.encode("utf-8", "surrogatepass")).items():
+        if name in later:
+            raise NotSupported(f"the filter '{name}' is not supported by this version")
+        if name not in allowed:
+            raise BadParameter(f"invalid filter '{name}'")
+        if isinstance(value, dict):
+            value = [key for key, wanted in value.items() if wanted]
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise BadParameter(f"invalid filter '{name}': its values must be a list of strings")
+        filters[name] = tuple(value)
+    return filters
+
+
+def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], bool], bool]:
+    """Whether a container passes ``text``, and whether the filters ask for containers in any state."""
+    filters = parse_filters(text, _CONTAINER, _CONTAINER_LATER)
+    for status in filters.get("status", ()):
+        if status not in {"restarting"} | {known.value for known in Status}:
+            raise BadParameter(f"invalid filter 'status={status}'")
+    exited = [_integer("exited", code) for code in filters.get("exited", ())]
+    names = [_expression("name", name) for name in filters.get("name", ())]
+    before = [engine.containers.get(ref).created for ref in filters.get("before", ())]
+    since = [engine.containers.get(ref).created for ref in filters.get("since", ())]
+    ancestors = {_ancestor(engine, ref) for ref in filters.get("ancestor", ())}
+
+    def passes(container: Container) -> bool:
+        state = container.state
+        return (
+            _any(filters, "id", container.id.startswith)
+            and _any(filters, "status", lambda status: status == state.status.value)
+            and (not exited or (state.status is Status.EXITED and state.exit_code in exited))
+            and (not names or any(name.search(container.name) or name.search("/" + container.name) for name in names))
+            and all(_has_label(container.config.labels, label) for label in filters.get("label", ()))
+            and (not filters.get("ancestor") or container.image_id in ancestors)
+            and all(container.created < limit for limit in before)
+            and all(container.created > limit for limit in since)
+            and _any(filters, "volume", lambda v: any(v in (mount.source, mount.target) for mount in container.mounts))
+            and _any(filters, "network", lambda network: network == network_name(container))
+        )
+
+    every_state = bool({"status", "exited", "before", "since"} & filters.keys())
+    return passes, every_state
+
+
+def image_filter(text: str, engine: Engine) -> Callable[[Image], bool]:
+    filters = parse_filters(text, _IMAGE, _IMAGE_LATER)
+    dangling = {_boolean("dangling", value) for value in filters.get("dangling", ())}
+    before = [engine.images.get(ref).created for ref in filters.get("before", ())]
+    since = [engine.images.get(ref).created for ref in filters.get("since", ())]
+
+    def passes(image: Image) -> bool:
+        return (
+            (not dangling or (not image.tags) in dangling)
+            and all(_has_label(image.config.labels, label) for label in filters.get("label", ()))
+            and _any(filters, "reference", lambda pattern: any(matches_reference(tag, pattern) for tag in image.tags))
+            and all(image.created < limit for limit in before)
+            and all(image.created > limit for limit in since)
+        )
+
+    return passes
+
+
+def event_filter(text: str) -> Callable[[Event], bool]:
+    filters = parse_filters(text, _EVENT, _EVENT_LATER)
+
+    def passes(event: Event) -> bool:
+        attributes = event.attributes
+        return (
+            _any(filters, "type", lambda kind: kind == event.type)
+            and _any(filters, "event", lambda action: action == event.action)
+            and _any(filters, "container", lambda ref: event.type == "container" and _names(event, ref, "name"))
+            and _any(filters, "image", lambda ref: _names(event, ref, "image" if event.type == "container" else "name"))
+            and all(_has_label(attributes, label) for label in filters.get("label", ()))
+            and _any(filters, "daemon", lambda ref: event.type == "daemon" and _names(event, ref, "name"))
+            and _any(filters, "scope", lambda scope: scope == "local")
+        )
+
+    return passes
+
+
+def matches_reference(tag: str, pattern: str) -> bool:
+    """Whether "repo:tag" matches a glob for the repository, its last part, or the whole."""
+    repository = tag.rpartition(":")[0]
+    candidates = (tag, repository, tag.rpartition("/")[2], repository.rpartition("/")[2])
+    return any(fnmatch.fnmatchcase(candidate, pattern) for candidate in candidates)
+
+
+def network_name(container: Container) -> str:
+    mode = container.host.network_mode
+    return "bridge" if mode in ("", "default") else mode
+
+
+def _names(event: Event, ref: str, attribute: str) -> bool:
+    name = event.attributes.get(attribute, "")
+    bare = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
+    return ref in (name, bare, "/" + name) or event.id.startswith(ref.removeprefix("sha256:"))
+
+
+def _any(filters: Filters, name: str, test: Callable[[str], bool]) -> bool:
+    values = filters.get(name)
+    return not values or any(test(value) for value in values)
+
+
+def _has_label(labels: dict[str, str], wanted: str) -> bool:
+    key, separator, value = wanted.partition("=")
+    return key in labels and (not separator or labels[key] == value)
+
+
+def _ancestor(engine: Engine, ref: str) -> str:
+    try:
+        return engine.images.get(ref).id
+    except PydockerdError:
+        return ""  # an image that is not there has no containers
+
+
+def _integer(name: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise BadParameter(f"invalid filter '{name}={value}'") from None
+
+
+def _boolean(name: str, value: str) -> bool:
+    if value.lower() in ("1", "t", "true"):
+        return True
+    if value.lower() in ("0", "f", "false"):
+        return False
+    raise BadParameter(f"invalid filter '{name}={value}'")
+
+
+def _expression(name: str, value: str) -> re.Pattern[str]:
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise BadParameter(f"invalid filter '{name}={value}': {error}") from None

@@ -1,0 +1,81 @@
+"""/images: list, import, inspect, tag and remove."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from dockerd_py.api import encode, eras
+from dockerd_py.api.call import Call
+from dockerd_py.api.fields import JsonObject
+from dockerd_py.api.filters import image_filter, matches_reference
+from dockerd_py.api.routing import Route
+from dockerd_py.api.stream import answer_with_messages
+from dockerd_py.engine.model import Image, ProgressSink
+from dockerd_py.errors import BadParameter, NotSupported
+
+
+async def list_(call: Call) -> web.StreamResponse:
+    passes = image_filter(call.text("filters"), call.engine)
+    pattern = call.text("filter")
+    images = call.engine.images.list()
+    parents = {image.parent_id for image in images}
+    shown = [
+        image
+        for image in images
+        if (call.flag("all") or image.tags or image.id not in parents) and passes(image) and _named(image, pattern)
+    ]
+    return call.json([encode.image_summary(image, call.version) for image in shown])
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """Import an image from the root filesystem in the body."""
+    if call.text("fromImage"):
+        raise NotSupported("pulling images is not supported by this version; import one with fromSrc")
+    source = call.text("fromSrc")
+    if not source:
+        raise BadParameter("Bad parameter: one of fromImage and fromSrc is needed")
+    if source != "-":
+        raise NotSupported("importing from a URL is not supported by this version; send the tar with fromSrc=-")
+
+    async def work(progress: ProgressSink) -> JsonObject:
+        identity = await call.engine.images.import_(
+            call.upload(),
+            repo=call.text("repo"),
+            tag=call.text("tag"),
+            message=call.text("message"),
+            changes=call.texts("changes"),
+            progress=progress,
+        )
+        return {"status": eras.image_id(call.version, identity)}
+
+    return await answer_with_messages(call, work)
+
+
+async def inspect(call: Call) -> web.StreamResponse:
+    return call.json(encode.image_inspect(call.engine.images.get(call.name), call.version))
+
+
+async def tag(call: Call) -> web.StreamResponse:
+    force = call.flag("force", default=True)  # only the first year's clients ask whether to move a tag
+    await call.engine.images.tag(call.name, call.text("repo"), call.text("tag"), force)
+    return call.empty(201)
+
+
+async def remove(call: Call) -> web.StreamResponse:
+    changes = await call.engine.images.remove(
+        call.name, force=call.flag("force"), prune=not call.flag("noprune")
+    )
+    return call.json(encode.image_changes(changes, call.version))
+
+
+def _named(image: Image, pattern: str) -> bool:
+    return not pattern or any(matches_reference(name, pattern) for name in image.tags)
+
+
+ROUTES = (
+    Route("GET", "/images/json", list_),
+    Route("POST", "/images/create", create),
+    Route("GET", "/images/{}/json", inspect),
+    Route("POST", "/images/{}/tag", tag),
+    Route("DELETE", "/images/{}", remove),
+)

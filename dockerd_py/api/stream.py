@@ -1,0 +1,95 @@
+"""Long operations as a stream of JSON messages: ``{"status": …, "progressDetail": {…}, "id": …}``.
+
+A failure before the first message is an ordinary error reply; after it the status stays 200 and the last message
+tells of it, which is where Docker's clients look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from dockerd_py.api.call import Call, dump
+from dockerd_py.api.fields import JsonObject
+from dockerd_py.engine.model import Progress, ProgressSink
+from dockerd_py.errors import PydockerdError
+
+Work = Callable[[ProgressSink], Awaitable[JsonObject]]
+"""Does the work, telling its progress, and returns the last message."""
+
+
+async def answer_with_messages(call: Call, work: Work) -> web.StreamResponse:
+    """Run ``work`` and stream its messages; it is cancelled when the client goes away."""
+    messages = _Messages()
+    task = asyncio.ensure_future(work(messages.put))
+    task.add_done_callback(lambda _: messages.wake())
+    try:
+        return await call.front.while_connected(_pump(call, messages, task))
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def _pump(call: Call, messages: _Messages, task: asyncio.Future[JsonObject]) -> web.StreamResponse:
+    response: web.StreamResponse | None = None
+    while not task.done():
+        if batch := await messages.next_batch():
+            if response is None:  # not "or": a response is a mapping, and so an empty one is false
+                response = await call.stream("application/json")
+            await response.write(batch)
+    last = messages.take()
+    try:
+        last += line(await task)
+    except PydockerdError as error:
+        if response is None:
+            raise
+        last += line({"errorDetail": {"message": str(error)}, "error": str(error)})
+    if response is None:
+        response = await call.stream("application/json")
+    await response.write(last)
+    await response.write_eof()
+    return response
+
+
+def line(message: JsonObject) -> bytes:
+    return dump(message)[:-1] + b"\r\n"
+
+
+class _Messages:
+    """Messages on their way to the client.  When it reads slowly, only the newest of each id waits for it."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, str], Progress] = {}
+        self._wakeup = asyncio.Event()
+
+    def put(self, progress: Progress) -> None:
+        self._waiting[progress.id, progress.status] = progress
+        self._wakeup.set()
+
+    def wake(self) -> None:
+        self._wakeup.set()
+
+    async def next_batch(self) -> bytes:
+        await self._wakeup.wait()
+        self._wakeup.clear()
+        return self.take()
+
+    def take(self) -> bytes:
+        batch = b"".join(line(_message(progress)) for progress in self._waiting.values())
+        self._waiting.clear()
+        return batch
+
+
+def _message(progress: Progress) -> JsonObject:
+    message: JsonObject = {"status": progress.status}
+    if progress.current or progress.total:
+        detail = {"current": progress.current}
+        if progress.total:
+            detail["total"] = progress.total
+        message["progressDetail"] = detail
+    if progress.id:
+        message["id"] = progress.id
+    return message

@@ -1,0 +1,108 @@
+"""`pydocker import`: an image from a tarball, which is a file here, standard input, or at a URL the daemon fetches."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from dockerd_py.cli import progress, terminal
+from dockerd_py.cli.client import Client, messages
+from dockerd_py.cli.command import Command
+from dockerd_py.cli.errors import CliError, ConnectionLost, UsageError
+from dockerd_py.cli.reference import split_reference
+from dockerd_py.cli.text import printable
+from dockerd_py.flags import Flag, Parsed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dockerd_py.cli.client import Query
+    from dockerd_py.cli.transport import Response
+
+_PIECE = 256 * 1024
+
+
+def import_(client: Client, given: Parsed) -> int:
+    source = given.args[0]
+    repo, tag = split_reference(given.args[1]) if len(given.args) > 1 else ("", "")
+    query = {
+        "repo": repo or None,
+        "tag": tag or None,
+        "message": given.string("message") or None,
+        "changes": given.strings("change") or None,
+    }
+    if source.startswith(("http://", "https://")):
+        response = _request(client, {"fromSrc": source, **query}, -1)
+    elif source == "-":
+        if terminal.is_terminal(0):
+            raise UsageError("standard input is a terminal: redirect a tarball into it, or name a file")
+        response = _request(client, {"fromSrc": "-", **query}, 0)
+    else:
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CliError(f"{source}: {error.strerror}") from None
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise CliError(f"{source}: a directory; it must be a tarball (tar -C {source} -c . | pydocker import -)")
+        response = _request(client, {"fromSrc": "-", **query}, fd)
+    print(_image_id(response))
+    return 0
+
+
+def _request(client: Client, query: Query, fd: int) -> Response:
+    """fd: where the tarball is read from; -1 where the daemon fetches it."""
+    if fd < 0:
+        return client.request("POST", "/images/create", query)
+    found = os.fstat(fd)
+    headers = {"Content-Type": "application/x-tar"}
+    total = None
+    if stat.S_ISREG(found.st_mode):
+        total = max(0, found.st_size - os.lseek(fd, 0, os.SEEK_CUR))
+        headers["Content-Length"] = str(total)
+    body = progress.shown(_pieces(fd, total), "Sending", total)
+    return client.request("POST", "/images/create", query, body=body, headers=headers)
+
+
+def _pieces(fd: int, total: int | None) -> Iterator[bytes]:
+    left = total
+    while left is None or left > 0:
+        piece = os.read(fd, _PIECE if left is None else min(_PIECE, left))
+        if not piece:
+            if left:
+                raise CliError("the tarball became shorter while it was sent")
+            return
+        if left is not None:
+            left -= len(piece)
+        yield piece
+
+
+def _image_id(response: Response) -> str:
+    """The last status of the stream of messages; what comes before is shown where somebody looks."""
+    status = ""
+    for message in messages(response):
+        if failure := message.get("error") or (message.get("errorDetail") or {}).get("message"):
+            raise CliError(failure)
+        if status and sys.stderr.isatty():
+            print(printable(status), file=sys.stderr)
+        status = str(message.get("status") or status)
+    if not status:
+        raise ConnectionLost("The daemon closed the connection without an answer.")
+    return printable(status)
+
+
+COMMANDS = {
+    "import": Command(
+        "import",
+        "[OPTIONS] FILE|URL|- [REPOSITORY[:TAG]]",
+        "Make an image from the contents of a tarball, and print its id.",
+        import_,
+        (
+            Flag(("-c", "--change"), "list", help="Apply a Dockerfile instruction to it", metavar="INSTRUCTION"),
+            Flag(("-m", "--message"), help="Say what it is", metavar="TEXT"),
+        ),
+        least=1,
+        most=2,
+    )
+}

@@ -1,0 +1,323 @@
+"""The flags of `run` and `create`, and the settings that they make of them for the API.
+
+Syntax is checked here, so that a slip is named before anything is asked of the daemon; whether the daemon can do what
+is asked is its own to say.
+"""
+
+from __future__ import annotations
+
+import os
+
+from dockerd_py.cli import keys
+from dockerd_py.cli.errors import CliError, UsageError
+from dockerd_py.flags import Flag, Parsed, parse_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_STREAMS = ("stdin", "stdout", "stderr")
+_PROTOCOLS = ("tcp", "udp", "sctp")
+_LINE_MAX = 1 << 20  # of an --env-file
+
+
+def _absolute(text: str) -> None:
+    if not text.startswith("/"):
+        raise ValueError("it must be an absolute path")
+
+
+def _volume(text: str) -> None:
+    parse_volume(text)
+
+
+def _publish(text: str) -> None:
+    parse_publish(text)
+
+
+def _expose(text: str) -> None:
+    if ":" in text:
+        raise ValueError("it must be port[/protocol], without ':'")
+    _port(text)
+
+
+def _variable(text: str) -> None:
+    if not text.partition("=")[0]:
+        raise ValueError("it must be NAME=value, or NAME for its value here")
+
+
+def _pair(text: str) -> None:
+    if not text.partition("=")[0]:
+        raise ValueError("it must be KEY=value")
+
+
+def _memory_swap(text: str) -> None:
+    if text != "-1":
+        parse_size(text)
+
+
+FLAGS = (
+    Flag(("-a", "--attach"), "list", help="Attach to this stream", choices=_STREAMS, metavar="stdin|stdout|stderr"),
+    Flag("--cidfile", help="Write the container's id to this file, which must not exist", metavar="FILE"),
+    Flag(("-c", "--cpu-shares"), "int", 0, "Weight of its share of the processors, 2 to 262144"),
+    Flag("--cpus", "float", 0.0, "How many processors it may use, such as 1.5"),
+    Flag(("-e", "--env"), "list", help="Set a variable (NAME: as it is here)", check=_variable, metavar="NAME[=value]"),
+    Flag("--entrypoint", help="What the command is given to as arguments, in place of the image's", metavar="COMMAND"),
+    Flag("--env-file", "list", help="Set the variables in this file, one a line", metavar="FILE"),
+    Flag("--expose", "list", help="A port that the container listens on", check=_expose, metavar="PORT[/PROTOCOL]"),
+    Flag(("-h", "--hostname"), help="Host name", metavar="NAME"),
+    Flag(("-i", "--interactive"), "bool", help="Keep its standard input open"),
+    Flag(("-l", "--label"), "list", help="Set a label", check=_pair, metavar="KEY=value"),
+    Flag("--log-driver", help="Where its output goes: journald or json-file", metavar="DRIVER"),
+    Flag("--log-opt", "list", help="Set an option of the log driver", check=_pair, metavar="KEY=value"),
+    Flag(("-m", "--memory"), "size", 0, "Memory limit", metavar="BYTES[b|k|m|g]"),
+    Flag("--memory-swap", help="Limit of both; -1: all the swap", check=_memory_swap, metavar="BYTES[b|k|m|g]"),
+    Flag("--name", help="Its name", metavar="NAME"),
+    Flag(("--net", "--network"), "string", "default", "Network: none, host, bridge or default"),
+    Flag(("-n", "--networking"), "bool", True, "With a network; false is --network=none"),
+    Flag("--pids-limit", "int", 0, "How many processes it may have"),
+    Flag(("-p", "--publish"), "list", help="Publish a port", check=_publish, metavar="[[ADDRESS:]PORT:]PORT[/udp]"),
+    Flag(("-P", "--publish-all"), "bool", help="Publish all ports that it exposes"),
+    Flag("--rm", "bool", help="Remove it when it ends"),
+    Flag("--stop-signal", help="The signal that asks it to end", metavar="SIGNAL"),
+    Flag("--stop-timeout", "int", 0, "Seconds that it has to end before it is killed", metavar="SECONDS"),
+    Flag(("-t", "--tty"), "bool", help="With a terminal of its own"),
+    Flag(("-u", "--user"), help="Run as this user", metavar="NAME|UID[:GROUP|GID]"),
+    Flag(("-v", "--volume"), "list", help="Mount a directory", check=_volume, metavar="HOST:CONTAINER[:ro|rw]"),
+    Flag(("-w", "--workdir"), help="Working directory", check=_absolute, metavar="DIRECTORY"),
+)  # fmt: skip
+
+RUN_FLAGS = tuple(
+    sorted(
+        (
+            *FLAGS,
+            Flag(("-d", "--detach"), "bool", help="Let it run in the background, and print its id"),
+            Flag("--detach-keys", help="Keys that leave it running", check=keys.parse, metavar="KEYS"),
+            Flag("--sig-proxy", "bool", True, "Pass signals on to it"),
+        ),
+        key=lambda flag: flag.key,
+    )
+)
+
+
+class Settings:
+    """What is sent to create the container, and how the client is to attach."""
+
+    def __init__(self, body: dict[str, Any], name: str, attached: frozenset[str]) -> None:
+        self.body = body
+        self.name = name
+        self.attached = attached
+
+    @property
+    def tty(self) -> bool:
+        return bool(self.body["Tty"])
+
+    @property
+    def auto_remove(self) -> bool:
+        return bool(self.body["HostConfig"]["AutoRemove"])
+
+
+def settings(given: Parsed, *, detach: bool) -> Settings:
+    """Translate a command line, of which args are the image, the command and its arguments.
+
+    Raises UsageError for what contradicts itself, CliError for an --env-file that cannot be read.
+    """
+    attach = frozenset(given.strings("attach"))
+    if attach and detach:
+        raise UsageError("Conflicting options: -a and -d")
+    interactive = given.boolean("interactive")
+    if not attach and not detach:
+        attach = frozenset(("stdin", "stdout", "stderr") if interactive else ("stdout", "stderr"))
+    image, *command = given.args
+    if not image:
+        raise UsageError("the image's name is empty")
+    binds: list[str] = []
+    volumes: dict[str, dict[str, object]] = {}
+    for source, target, mode in map(parse_volume, given.strings("volume")):
+        if source:
+            binds.append(f"{source}:{target}" + (f":{mode}" if mode else ""))
+        else:
+            volumes[target] = {}
+    bindings, exposed = _ports(given)
+    hostname, _, domain = given.string("hostname").partition(".")
+    host: dict[str, Any] = {
+        "Binds": binds,
+        "Memory": given.integer("memory"),
+        "MemorySwap": _swap(given.string("memory-swap")),
+        "CpuShares": given.integer("cpu-shares"),
+        "NanoCpus": _nano_cpus(given.number("cpus")),
+        "PidsLimit": given.integer("pids-limit") or None,
+        "NetworkMode": _network(given),
+        "AutoRemove": given.boolean("rm"),
+        "ContainerIDFile": given.string("cidfile"),
+        "PortBindings": bindings,
+        "PublishAllPorts": given.boolean("publish-all"),
+        "LogConfig": {"Type": given.string("log-driver"), "Config": _pairs(given.strings("log-opt"))},
+    }
+    body: dict[str, Any] = {
+        "Image": image,
+        "Cmd": command or None,
+        "Entrypoint": _entrypoint(given),
+        "Env": _environment(given),
+        "WorkingDir": given.string("workdir"),
+        "User": given.string("user"),
+        "Hostname": hostname,
+        "Domainname": domain,
+        "Tty": given.boolean("tty"),
+        "OpenStdin": interactive,
+        "StdinOnce": interactive and "stdin" in attach,
+        "AttachStdin": "stdin" in attach,
+        "AttachStdout": "stdout" in attach,
+        "AttachStderr": "stderr" in attach,
+        "Labels": _pairs(given.strings("label")),
+        "ExposedPorts": exposed,
+        "Volumes": volumes,
+        "StopSignal": given.string("stop-signal"),
+        "HostConfig": host,
+    }
+    if given.has("stop-timeout"):
+        body["StopTimeout"] = given.integer("stop-timeout")
+    return Settings(body, given.string("name"), attach)
+
+
+def parse_volume(text: str) -> tuple[str, str, str]:
+    """``[host:]container[:ro|rw]`` as (host, container, mode); host is "" where there is none.  Raises ValueError."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        source, target, mode = "", parts[0], ""
+    elif len(parts) == 2:
+        source, target, mode = parts[0], parts[1], ""
+    elif len(parts) == 3:
+        source, target, mode = parts
+    else:
+        raise ValueError("it must be HOST:CONTAINER[:ro|rw]")
+    if len(parts) > 1 and not source:
+        raise ValueError("the part before the colon is empty")
+    if len(parts) == 3 and mode not in ("ro", "rw"):
+        raise ValueError(f'"{mode}" is no mode: it must be ro or rw')
+    if source and not source.startswith("/"):
+        raise ValueError(f'"{source}" is no absolute path, and volumes with names are not there yet')
+    if not target.startswith("/"):
+        raise ValueError(f'"{target}" is no absolute path in the container')
+    if os.path.normpath(target).strip("/") == "":
+        raise ValueError("the container's root itself cannot be a volume")
+    return source, target, mode
+
+
+def parse_publish(text: str) -> tuple[str, str, str]:
+    """``[[address:]port:]port[/protocol]`` as (address, host port, "80/tcp"), "" for what is not given.
+
+    The address of IPv6 stands in brackets.  Raises ValueError.
+    """
+    rest, slash, protocol = text.partition("/")
+    address = ""
+    if rest.startswith("["):
+        address, bracket, rest = rest[1:].partition("]:")
+        if not bracket:
+            raise ValueError("an IPv6 address must be followed by ']:' and ports")
+    elif rest.count(":") == 2:
+        address, _, rest = rest.partition(":")
+    elif rest.count(":") > 2:
+        raise ValueError("it must be [[ADDRESS:]PORT:]PORT[/PROTOCOL], with an IPv6 address in brackets")
+    outer, colon, inner = rest.rpartition(":")
+    if address:
+        import ipaddress
+
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ValueError(f'"{address}" is no IP address') from None
+        if not colon:
+            raise ValueError("between an address and the container's port a colon is missing")
+    if outer:
+        _number(outer)
+    return address, outer, _port(inner + slash + protocol)
+
+
+def _port(text: str) -> str:
+    number, slash, protocol = text.partition("/")
+    if slash and protocol.lower() not in _PROTOCOLS:
+        raise ValueError(f'"{protocol}" is no protocol: it must be tcp, udp or sctp')
+    return f"{_number(number)}/{protocol.lower() or 'tcp'}"
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 65536:
+        raise ValueError(f'"{text}" is no port: it must be a number from 1 to 65535')
+    return int(text)
+
+
+def _ports(given: Parsed) -> tuple[dict[str, list[dict[str, str]]], dict[str, dict[str, object]]]:
+    bindings: dict[str, list[dict[str, str]]] = {}
+    exposed: dict[str, dict[str, object]] = {_port(text): {} for text in given.strings("expose")}
+    for address, outer, inner in map(parse_publish, given.strings("publish")):
+        bindings.setdefault(inner, []).append({"HostIp": address, "HostPort": outer})
+        exposed[inner] = {}
+    return bindings, exposed
+
+
+def _network(given: Parsed) -> str:
+    network = given.string("network")
+    if given.boolean("networking"):
+        return network
+    if given.has("network") and network != "none":
+        raise UsageError(f"Conflicting options: --networking=false and --network={network}")
+    return "none"
+
+
+def _entrypoint(given: Parsed) -> list[str] | None:
+    if not given.has("entrypoint"):
+        return None
+    # One empty string is how the API takes the image's entrypoint away.
+    return [given.string("entrypoint")]
+
+
+def _environment(given: Parsed) -> list[str]:
+    variables: list[str] = []
+    for path in given.strings("env-file"):
+        variables += _env_file(path)
+    variables += given.strings("env")
+    found = []
+    for variable in variables:
+        if "=" in variable:
+            found.append(variable)
+        elif variable in os.environ:
+            found.append(f"{variable}={os.environ[variable]}")
+    return found
+
+
+def _env_file(path: str) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(_LINE_MAX + 1).splitlines()
+            if file.tell() > _LINE_MAX:
+                raise CliError(f"{path}: an environment of more than {_LINE_MAX} bytes")
+    except OSError as error:
+        raise CliError(f"{path}: {error.strerror}") from None
+    variables = []
+    for number, line in enumerate(lines, 1):
+        text = os.fsdecode(line).lstrip().removeprefix("\ufeff")
+        if not text or text.startswith("#"):
+            continue
+        name = text.partition("=")[0]
+        if not name or any(c.isspace() for c in name):
+            raise CliError(f'{path}, line {number}: "{name}" is no name of a variable')
+        variables.append(text)
+    return variables
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        pairs[key] = value
+    return pairs
+
+
+def _swap(text: str) -> int:
+    if not text:
+        return 0
+    return -1 if text == "-1" else parse_size(text)
+
+
+def _nano_cpus(cpus: float) -> int:
+    return round(cpus * 1_000_000_000)

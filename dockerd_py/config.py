@@ -1,0 +1,190 @@
+"""The daemon's settings: flags and daemon.yaml, read once into one frozen `Config`.
+
+Every default stands here and nowhere else.  A flag wins over the file.  What the first year's daemon knew and this
+version has no part for yet is refused by its name, wherever it is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from dockerd_py import flags
+from dockerd_py.errors import ConfigError
+from dockerd_py.flags import Flag
+
+DEFAULT_CONFIG_FILE = Path("/etc/pydockerd/daemon.yaml")
+DEFAULT_ROOT = "/var/lib/pydockerd"
+DEFAULT_EXEC_ROOT = "/run/pydockerd"
+DEFAULT_PIDFILE = "/run/pydockerd.pid"
+DEFAULT_GROUP = "pydocker"
+DEFAULT_START_TIMEOUT = 60
+DEFAULT_RUNTIME = "crun"
+
+FLAGS = (
+    Flag(("-v", "--version"), "bool", help="Print the version and quit"),
+    Flag(("-d", "--daemon"), "bool", help="Accepted for the first year's sake: this program is always the daemon"),
+    Flag(("-D", "--debug"), "bool", help="Log what is done, not only what matters"),
+    Flag(("-H", "--host"), "list", help="Where to listen: unix://PATH, tcp://HOST:PORT or fd:// (repeatable)"),
+    Flag(("-G", "--group"), default=DEFAULT_GROUP, help="Group that owns the unix sockets; '' for root alone"),
+    Flag(("-g", "--graph"), default=DEFAULT_ROOT, help="Directory of images and containers"),
+    Flag(("--exec-root",), default=DEFAULT_EXEC_ROOT, help="Directory of what a reboot clears"),
+    Flag(("-p", "--pidfile"), default=DEFAULT_PIDFILE, help="File that holds the daemon's pid; '' for none"),
+    Flag(("-s", "--storage-driver"), help="overlay or vfs; by default what was used before, else the best"),
+    Flag(("--log-driver",), help="journald, json-file or none; by default journald where systemd runs"),
+    Flag(("--start-timeout",), "int", DEFAULT_START_TIMEOUT, help="Seconds that the start of a container may take"),
+    Flag(("--runtime",), default=DEFAULT_RUNTIME, help="The OCI runtime: a name on the PATH or an absolute path"),
+    Flag(("--config",), default=str(DEFAULT_CONFIG_FILE), help="File with the same settings, as YAML"),
+)
+
+NOT_YET = (
+    Flag(("-r", "--restart"), "bool"),
+    Flag(("-b", "--bridge")),
+    Flag(("--bip",)),
+    Flag(("--dns",), "list"),
+    Flag(("--iptables",), "bool"),
+    Flag(("--ip-forward",), "bool"),
+    Flag(("--ip",)),
+    Flag(("--icc",), "bool"),
+    Flag(("--mtu",), "int"),
+    Flag(("-e", "--exec-driver")),
+    Flag(("--api-enable-cors",), "bool"),
+)
+"""The first year's settings whose part of the engine is not there yet."""
+
+ONLY_FLAGS = {"version", "daemon", "config"}
+
+USAGE = "Usage: pydockerd [OPTIONS]\n\nThe container engine of a systemd host.\n\n" + flags.describe(FLAGS)
+
+
+@dataclass(frozen=True)
+class Config:
+    hosts: tuple[str, ...] = ()
+    group: str = DEFAULT_GROUP
+    group_given: bool = False  # a missing group is an error only if somebody asked for it
+    root: Path = Path(DEFAULT_ROOT)
+    exec_root: Path = Path(DEFAULT_EXEC_ROOT)
+    pidfile: Path | None = Path(DEFAULT_PIDFILE)
+    storage_driver: str = ""
+    log_driver: str = ""
+    start_timeout: int = DEFAULT_START_TIMEOUT  # seconds
+    runtime: str = DEFAULT_RUNTIME
+    debug: bool = False
+
+    @property
+    def is_default_instance(self) -> bool:
+        """Whether this is the host's own daemon rather than one started beside it."""
+        return self.exec_root == Path(DEFAULT_EXEC_ROOT)
+
+
+def parse(argv: Sequence[str]) -> flags.Parsed:
+    """Read the command line.  Raises ConfigError, and flags.HelpRequested for ``--help``."""
+    try:
+        parsed = flags.parse((*FLAGS, *NOT_YET), argv)
+    except flags.FlagError as error:
+        raise ConfigError(str(error)) from error
+    for flag in NOT_YET:
+        if parsed.has(flag.key):
+            raise ConfigError(f"{'/'.join(flag.names)} is not supported by this version: leave it out")
+    if parsed.args:
+        raise ConfigError(f"unexpected argument {parsed.args[0]!r}: pydockerd takes only flags")
+    return parsed
+
+
+def load(parsed: flags.Parsed) -> Config:
+    """Join the command line with the configuration file.
+
+    Raises ConfigError for a file that can't be read, an unknown key, or a value of another type than its flag's.
+    """
+    path = Path(parsed.string("config"))
+    settings = _read_file(path, must_exist=parsed.has("config"))
+
+    def pick(flag: Flag) -> flags.Value:
+        if not parsed.has(flag.key) and flag.key in settings:
+            return _checked(path, flag, settings[flag.key])
+        return _value(parsed, flag)
+
+    values = {flag.key: pick(flag) for flag in FLAGS if flag.key not in ONLY_FLAGS}
+    hosts, pidfile, timeout = values["host"], values["pidfile"], values["start-timeout"]
+    assert isinstance(hosts, list)
+    assert isinstance(timeout, int)
+    if timeout < 1:
+        raise ConfigError(f"--start-timeout must be at least 1 second, not {timeout}")
+    log_driver = str(values["log-driver"])
+    if log_driver not in ("", "journald", "json-file", "none"):
+        raise ConfigError(f"unknown log driver {log_driver!r}: there are journald, json-file and none")
+    return Config(
+        hosts=tuple(hosts),
+        group=str(values["group"]),
+        group_given=parsed.has("group") or "group" in settings,
+        root=_directory("--graph", values["graph"]),
+        exec_root=_directory("--exec-root", values["exec-root"]),
+        pidfile=Path(os.path.abspath(str(pidfile))) if pidfile else None,
+        storage_driver=str(values["storage-driver"]),
+        log_driver=log_driver,
+        start_timeout=timeout,
+        runtime=str(values["runtime"]),
+        debug=bool(values["debug"]),
+    )
+
+
+def _directory(flag: str, value: flags.Value) -> Path:
+    if not value:
+        raise ConfigError(f"{flag} needs a directory")
+    return Path(os.path.abspath(str(value)))
+
+
+def _value(parsed: flags.Parsed, flag: Flag) -> flags.Value:
+    match flag.kind:
+        case "bool":
+            return parsed.boolean(flag.key)
+        case "int":
+            return parsed.integer(flag.key)
+        case "list":
+            return parsed.strings(flag.key)
+        case _:
+            return parsed.string(flag.key)
+
+
+def _read_file(path: Path, *, must_exist: bool) -> Mapping[str, object]:
+    try:
+        settings = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError:
+        if must_exist:
+            raise ConfigError(f"the configuration file {path} does not exist") from None
+        return {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error}") from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must hold keys and values, as in 'debug: true'")
+    known = {flag.key for flag in FLAGS} - ONLY_FLAGS
+    for key in settings:
+        if key in {flag.key for flag in NOT_YET}:
+            raise ConfigError(f"{path}: {key} is not supported by this version: leave it out")
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {key!r}; there are {', '.join(sorted(known))}")
+    return settings
+
+
+def _checked(path: Path, flag: Flag, value: object) -> flags.Value:
+    """A value of the file, if it has its flag's type."""
+    if flag.kind == "list":
+        items = value if isinstance(value, list) else [value]
+        if all(isinstance(item, str) for item in items):
+            return [str(item) for item in items]
+    elif flag.kind == "bool":
+        if isinstance(value, bool):
+            return value
+    elif flag.kind == "int":
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif isinstance(value, str):
+        return value
+    kinds = {"list": "a text or a list of texts", "bool": "true or false", "int": "a whole number"}
+    raise ConfigError(f"{path}: {flag.key} must be {kinds.get(flag.kind, 'a text')}, not {value!r}")

@@ -1,0 +1,106 @@
+"""Finding the fork server, or starting one.
+
+The host's own daemon has an installed service for it.  A daemon that was started by hand beside it gets a transient
+service of the same making.  Without systemd the fork server is a child of the daemon: its monitors outlive both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from dockerd_py import subprocesses
+from dockerd_py.errors import PydockerdError, RuntimeFailed
+from dockerd_py.monitor.supervisor import Config
+from dockerd_py.runtime.monitors import ForkServer, ForkServerGone, Monitor
+from dockerd_py.units.base import Units
+from dockerd_py.units.systemd import SystemdUnits
+
+log = logging.getLogger(__name__)
+
+INSTALLED_UNIT = "pydockerd-monitor.service"
+START_SECONDS = 10.0
+
+SERVICE_PROPERTIES: dict[str, bool | int | str] = {
+    "Description": "Monitors of containers",
+    "Type": "notify",
+    "KillMode": "process",
+    "Restart": "on-failure",
+    "StartLimitIntervalUSec": 0,
+    "TasksMax": 2**64 - 1,
+    "OOMPolicy": "continue",
+    # 0 does not lift the limit on every systemd; this does
+    "LogRateLimitIntervalUSec": 1_000_000,
+    "LogRateLimitBurst": 10_000_000,
+    "CollectMode": "inactive-or-failed",
+}
+
+
+class ForkServerLauncher:
+    def __init__(self, exec_root: Path, units: Units, *, installed: bool) -> None:
+        self._path = str(exec_root / "monitor.sock")
+        self._server = ForkServer(self._path)
+        self._units = units
+        self._installed = installed
+        self._lifeline: int | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def spawn(self, config: Config) -> Monitor:
+        """A new monitor, of a new fork server if the one we had is gone.  Raises RuntimeFailed."""
+        try:
+            return await self._server.spawn(config)
+        except ForkServerGone:
+            await self.ensure()
+            return await self._server.spawn(config)
+
+    async def ensure(self) -> None:
+        """See to it that a fork server answers.  Raises RuntimeFailed."""
+        server = self._server
+        if server.is_alive():
+            return
+        if isinstance(self._units, SystemdUnits):
+            await self._start_service(self._units)
+        else:
+            await self._start_child()
+        deadline = asyncio.get_running_loop().time() + START_SECONDS
+        while not server.is_alive():
+            if asyncio.get_running_loop().time() > deadline:
+                raise RuntimeFailed(f"the fork server did not open its socket {self._path}")
+            await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """Without systemd: the fork server ends, its monitors live on."""
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+        if self._process is not None:
+            await self._process.wait()
+
+    async def _start_service(self, units: SystemdUnits) -> None:
+        if self._installed:
+            load_state, _ = await units.unit_state(INSTALLED_UNIT)
+            if load_state == "loaded":
+                await units.start_unit(INSTALLED_UNIT)
+                return
+        name = f"pydockerd-monitor-{hashlib.sha256(self._path.encode()).hexdigest()[:12]}.service"
+        log.info("starting %s", name)
+        try:
+            await units.start_service(name, self._argv(), SERVICE_PROPERTIES)
+        except PydockerdError as error:
+            raise RuntimeFailed(f"cannot start {name}: {error}") from error
+
+    async def _start_child(self) -> None:
+        read_end, self._lifeline = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._process = await subprocesses.spawn(
+                [*self._argv(), "--lifeline", str(read_end)], pass_fds=[read_end], new_session=True, env={}
+            )
+        finally:
+            os.close(read_end)
+
+    def _argv(self) -> list[str]:
+        return [sys.executable, "-I", "-m", "dockerd_py.monitor", self._path]

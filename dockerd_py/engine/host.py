@@ -1,0 +1,58 @@
+"""Facts about the host, for `info`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+from dockerd_py.units import hierarchy
+
+
+def instance_id(root: Path) -> str:
+    """Stable for a root on a machine, and telling nothing about either (machine-id(5) asks for that)."""
+    try:
+        machine = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        machine = platform.node()
+    return hashlib.sha256(f"pydockerd {machine} {root}".encode()).hexdigest()[:32]
+
+
+def controllers() -> set[str]:
+    """The controllers that this machine has, of either version of control groups."""
+    found: set[str] = set()
+    for one in hierarchy.current():
+        found |= one.controllers or hierarchy.read_words(one.mount / "cgroup.controllers")
+    return found
+
+
+def os_release() -> dict[str, str]:
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def forwards_ipv4() -> bool:
+    try:
+        return Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+    except OSError:
+        return False
+
+
+def memory() -> int:
+    """Bytes of main memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def filesystem_of(path: Path) -> str:
+    """The type of the file system that ``path`` is on (proc(5), mountinfo)."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    found = "unknown"
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        fields, _, rest = line.partition(" - ")
+        if fields.split()[2] == wanted:
+            found = rest.split()[0]
+    return found

@@ -1,0 +1,119 @@
+"""Images: the store's, as values of the engine's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.model import Image, ImageChange, Progress, ProgressSink
+from dockerd_py.engine.settings import config_from_image
+from dockerd_py.errors import NoSuchImage
+from dockerd_py.store.images import StoredImage
+from dockerd_py.store.store import Store
+
+Changes = list[ImageChange]
+Users = list[tuple[str, bool]]
+"""Containers of an image: (id, whether it runs)."""
+
+
+class Images:
+    def __init__(self, store: Store, events: EventLog) -> None:
+        self._store = store
+        self._events = events
+        self.users: Callable[[str], Users] = lambda image_id: []
+        """The containers made from an image: (id, whether it runs).  Set by the engine."""
+
+    def list(self) -> list[Image]:
+        """Newest first."""
+        return sorted((self._value(image) for image in self._store.images.list()), key=lambda image: -image.created)
+
+    def get(self, ref: str) -> Image:
+        """By name, digest, id or unique prefix of an id.  Raises NoSuchImage, AmbiguousId."""
+        return self._value(self._store.images.get(ref))
+
+    def size(self, image_id: str) -> int:
+        """Bytes of all its layers; 0 for an image that was removed by force under its containers."""
+        try:
+            return self._store.images.get(image_id).size
+        except NoSuchImage:
+            return 0
+
+    def chain_id(self, image_id: str) -> str | None:
+        return self._store.images.get(image_id).chain_id
+
+    def __len__(self) -> int:
+        return len(self._store.images.list())
+
+    async def import_(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        repo: str = "",
+        tag: str = "",
+        message: str = "",
+        author: str = "",
+        changes: tuple[str, ...] = (),
+        origin: str = "-",
+        progress: ProgressSink | None = None,
+    ) -> str:
+        """Make an image of a tar of a root filesystem; returns its id.
+
+        Raises BadArchive for the tar, BadParameter for the name or the changes.
+        """
+
+        def report(current: int) -> None:
+            if progress is not None:
+                progress(Progress("Importing", current=current))
+
+        image = await self._store.images.import_(
+            source,
+            repo=repo,
+            tag=tag,
+            message=message,
+            author=author,
+            changes=changes,
+            origin=origin,
+            progress=report,
+        )
+        self._publish("import", image.id)
+        return image.id
+
+    async def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> Changes:
+        """Take a name away, or an image with all its names.  Raises NoSuchImage, Conflict."""
+        image_id = self.get(ref).id
+        changes = await self._store.images.remove(ref, self.users, force=force, prune=prune)
+        for change in changes:
+            self._events.publish(
+                "image", "delete" if change.deleted else "untag", "sha256:" + image_id, {"name": change.untagged or ref}
+            )
+        return [ImageChange(change.untagged, change.deleted) for change in changes]
+
+    async def tag(self, ref: str, repo: str, tag: str, force: bool = False) -> None:
+        """Give an image one more name.  Raises NoSuchImage, BadParameter."""
+        await self._store.images.tag(ref, repo, tag, force=force)
+        self._publish("tag", self.get(ref).id)
+
+    def _publish(self, action: str, image_id: str) -> None:
+        image = self.get(image_id)
+        name = image.tags[0] if image.tags else "sha256:" + image_id
+        self._events.publish("image", action, "sha256:" + image_id, {"name": name})
+
+    def _value(self, image: StoredImage) -> Image:
+        config = image.raw
+        return Image(
+            id=image.id,
+            parent_id=image.parent_id,
+            created=image.created,
+            size=image.size,
+            tags=image.tags,
+            digests=(),
+            diff_ids=image.diff_ids,
+            config=config_from_image(config.get("config") or {}),
+            author=config.get("author") or "",
+            comment=config.get("comment") or "",
+            architecture=config.get("architecture") or "",
+            os=config.get("os") or "",
+            docker_version=config.get("docker_version") or "",
+            driver=image.driver,
+            container_count=len(self.users(image.id)),
+        )

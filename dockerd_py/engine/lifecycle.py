@@ -1,0 +1,335 @@
+"""From a created container to a running one, and from its exit to a clean end.
+
+The start of a container, in the order in which a crash can undo it:
+
+1. "starting" is written to the database;
+2. the root filesystem is mounted, the monitor is forked, and forks the gate;
+3. the gate's process is put into the container's scope, with the limits that do not hit the OCI runtime;
+4. the gate opens: the runtime creates the container, which is so born in the scope; then the other limits;
+5. the runtime starts it, and "running" is written.
+
+The end is the monitor's exit record, which it has written before it tells anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+
+from dockerd_py.config import Config
+from dockerd_py.engine import settings, signals
+from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.forkserver import ForkServerLauncher
+from dockerd_py.engine.model import Container, Status, WaitResult
+from dockerd_py.engine.plan import Planner
+from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
+from dockerd_py.errors import AlreadyInState, Conflict, NotRunning, PydockerdError, RuntimeFailed, TimedOut
+from dockerd_py.monitor import spool
+from dockerd_py.monitor.spool import ExitRecord
+from dockerd_py.monitor.supervisor import Config as MonitorConfig
+from dockerd_py.runtime import crun
+from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
+from dockerd_py.store.store import Store
+from dockerd_py.units.base import Limits, ScopeSpec, Units
+
+log = logging.getLogger(__name__)
+
+KILL_SECONDS = 10.0
+DEFAULT_STOP_SECONDS = 10
+LOST_EXIT_CODE = 255
+"""The exit code of a container whose end nobody saw: its monitor was killed, or the host went down."""
+
+
+class Lifecycle:
+    def __init__(
+        self,
+        config: Config,
+        paths: Paths,
+        store: Store,
+        units: Units,
+        forks: ForkServerLauncher,
+        events: EventLog,
+        runtime: crun.Crun,
+    ) -> None:
+        self._config = config
+        self._paths = paths
+        self._store = store
+        self._units = units
+        self._forks = forks
+        self._events = events
+        self._runtime = runtime
+        self._planner = Planner(paths, runtime)
+        self._watchers: set[asyncio.Task[None]] = set()
+        self.on_exit: Callable[[Record], None] = lambda record: None
+
+    # Start
+
+    async def start(self, record: Record) -> None:
+        async with record.lock:
+            if record.gone or record.removing:
+                raise Conflict(f"container {record.name} is being removed")
+            if record.state.running:
+                raise AlreadyInState(f"container {record.name} is already running")
+            before = record.state
+            await self.save(record, phase="starting")
+            try:
+                await asyncio.wait_for(self._start(record), self._config.start_timeout)
+            except BaseException as error:
+                failure: BaseException = error
+                if isinstance(error, asyncio.TimeoutError):
+                    failure = TimedOut(
+                        f"container {record.name} did not start within {self._config.start_timeout} seconds"
+                    )
+                await asyncio.shield(self._undo_start(record, failure, before.status))
+                raise failure from error
+            self._events.publish("container", "start", record.id, record.attributes())
+
+    async def _start(self, record: Record) -> None:
+        monitor, root = await asyncio.gather(self.monitor(record), self._store.layers.mount_rw(record.id))
+        gate = await monitor.request("gate")
+        pid = int(gate["pid"])
+        limits = limits_of(record)
+        scope = ScopeSpec(
+            name=record.scope,
+            description=f"Container {record.name} ({record.config.image or record.image_id[:12]})",
+            limits=limits,
+            kill_signal=stop_signal(record),
+            stop_timeout_usec=max(0, stop_seconds(record)) * 1_000_000,
+        )
+        record.cgroup, _ = await asyncio.gather(
+            self._units.start_scope(scope, pid), self._planner.write_bundle(record, root)
+        )
+        try:
+            await monitor.request("create", timeout=None)
+            if limits.pids or limits.cpu_quota_per_sec_usec:
+                await self._units.apply_run_limits(record.scope, limits)
+            created = await monitor.request("hello")
+            started = await monitor.request("start", timeout=None)
+        except RequestFailed as error:
+            raise crun.explain(error.log or str(error), record.path) from error
+        except MonitorGone as error:
+            raise RuntimeFailed(f"the monitor of container {record.name} was killed while it started") from error
+        record.state = with_state(
+            record,
+            status=Status.RUNNING,
+            pid=int(created["pid"]),
+            exit_code=0,
+            error="",
+            oom_killed=False,
+            started_at=int(started["started_at"]),
+            finished_at=0,
+        )
+        await self.save(record)
+
+    async def _undo_start(self, record: Record, failure: BaseException, status: Status) -> None:
+        monitor, record.monitor = record.monitor, None
+        if monitor is not None:
+            try:
+                await monitor.request("abort")
+            except (PydockerdError, asyncio.TimeoutError) as error:
+                log.debug("%s: the monitor was gone before it could undo the start: %s", record.id, error)
+            monitor.close()
+        code = getattr(failure, "exit_code", 128)
+        text = str(failure) if isinstance(failure, PydockerdError) else "the start was interrupted"
+        record.state = with_state(record, status=status, pid=0, exit_code=code, error=text)
+        await self.clean_up(record)
+        await self.save(record)
+        record.settle_exit()
+        self.on_exit(record)
+
+    async def monitor(self, record: Record) -> Monitor:
+        """The container's monitor: the one it has, or a new one."""
+        if record.monitor is not None and not record.monitor.closed.done():
+            return record.monitor
+        record.log_end = LogPosition(secrets.token_hex(8), 0)
+        record.cgroup = ""
+        run = self._paths.run_directory(record.id)
+        run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._paths.directory(record.id).mkdir(mode=0o700, exist_ok=True)
+        runtime_log = str(run / "runtime.log")
+        monitor = await self._forks.spawn(
+            MonitorConfig(
+                id=record.id,
+                directory=str(run),
+                spool=str(self._paths.spool),
+                create=self._runtime.create(
+                    record.id,
+                    bundle=str(run),
+                    pid_file=str(run / "init.pid"),
+                    log=runtime_log,
+                    console_socket=str(run / "console.sock") if record.config.tty else "",
+                ),
+                start=self._runtime.start(record.id, log=runtime_log),
+                delete=self._runtime.delete(record.id, force=True, log=runtime_log),
+                hide=self._planner.hidden_mount,
+                tty=record.config.tty,
+                open_stdin=record.config.open_stdin,
+                stdin_once=record.config.stdin_once,
+                height=0,
+                width=0,
+                epoch=record.log_end.epoch,
+                log_driver=record.log_driver,
+                log_path=str(self._paths.log_file(record.id)),
+                log_fields=log_fields(record),
+                log_names=[record.id, record.id[:12], record.name],
+            )
+        )
+        self.adopt(record, monitor)
+        return monitor
+
+    def adopt(self, record: Record, monitor: Monitor) -> None:
+        """Take ``monitor`` as the record's own and wait for its container's end."""
+        record.monitor = monitor
+        task = asyncio.get_running_loop().create_task(self._watch(record, monitor))
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+
+    # The end
+
+    async def _watch(self, record: Record, monitor: Monitor) -> None:
+        end = await monitor.exited
+        async with record.lock:
+            if record.monitor is not monitor:
+                return  # a start that was undone; nothing ran
+            if not record.state.running:  # it was attached to and never started
+                record.monitor = None
+                shutil.rmtree(self._paths.run_directory(record.id), ignore_errors=True)
+                return
+            await self.ended(record, end or spool.read(str(self._paths.spool), record.id))
+            await monitor.closed
+            await self.clean_up(record)
+            record.monitor = None
+        self.on_exit(record)
+
+    async def ended(self, record: Record, end: ExitRecord | None) -> None:
+        """Write down a container's end, and tell everybody; ``end`` is None when nobody saw it."""
+        if end is None:
+            log.error("%s: its monitor was killed; stopping what is left of the container", record.id)
+            await self._units.kill(record.scope, signals.parse("KILL"))
+            record.state = with_state(
+                record,
+                status=Status.EXITED,
+                pid=0,
+                exit_code=LOST_EXIT_CODE,
+                finished_at=time.time_ns(),
+                error="its monitor ended before the container did",
+            )
+        else:
+            record.state = with_state(
+                record,
+                status=Status.EXITED,
+                pid=0,
+                exit_code=end.exit_code,
+                finished_at=end.finished_at,
+                oom_killed=end.oom_killed,
+            )
+            record.log_end = LogPosition(end.epoch, end.ordinal)
+        await self.save(record)
+        spool.forget(str(self._paths.spool), record.id)
+        self._events.publish("container", "die", record.id, record.attributes(exitCode=str(record.state.exit_code)))
+        record.settle_exit()
+
+    async def clean_up(self, record: Record) -> None:
+        """Release what a container holds while it runs."""
+        record.cgroup = ""
+        try:
+            await self._units.remove(record.scope)
+            await self._store.layers.unmount_rw(record.id)
+        except PydockerdError as error:
+            log.error("%s: %s; recovery will try again at the next start", record.id, error)
+        shutil.rmtree(self._paths.run_directory(record.id), ignore_errors=True)
+
+    # Signals
+
+    async def kill(self, record: Record, number: int) -> None:
+        """Send a signal to the container's init.  Raises NotRunning."""
+        monitor = record.monitor
+        if not record.state.running or monitor is None:
+            raise NotRunning(f"Container {record.id} is not running")
+        try:
+            await monitor.request("kill", signal=number)
+        except RequestFailed:
+            raise NotRunning(f"Container {record.id} is not running") from None
+        except MonitorGone:
+            await self._units.kill(record.scope, number)
+
+    async def stop(self, record: Record, timeout: int | None) -> None:
+        """Ask the container to end, and end it when it does not within ``timeout`` seconds (-1: wait for ever)."""
+        if not record.state.running:
+            raise AlreadyInState(f"container {record.name} is already stopped")
+        seconds = stop_seconds(record) if timeout is None else timeout
+        if seconds and await self._signal_and_wait(record, stop_signal(record), None if seconds < 0 else seconds):
+            return
+        if not seconds:
+            await self._signal_and_wait(record, stop_signal(record), 0)
+        for _ in range(2):
+            if await self._signal_and_wait(record, signals.parse("KILL"), KILL_SECONDS):
+                return
+        raise TimedOut(f"container {record.name} did not end though it was killed; is it stuck in the kernel?")
+
+    async def _signal_and_wait(self, record: Record, number: int, timeout: float | None) -> bool:
+        """Whether the container has ended, at the latest ``timeout`` seconds after the signal."""
+        ended = self.exit_of(record)
+        try:
+            await self.kill(record, number)
+        except NotRunning:
+            if not record.state.running:
+                return True
+        try:
+            await asyncio.wait_for(ended, timeout)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    def exit_of(self, record: Record) -> asyncio.Future[WaitResult]:
+        """Done at the container's next exit."""
+        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+        record.at_exit.append(future)
+        return future
+
+    async def save(self, record: Record, **more: str) -> None:
+        text = settings.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal, **more)
+        await self._store.containers.update_state(record.id, text)
+
+    async def close(self) -> None:
+        """Let go of everything; the containers run on."""
+        for task in list(self._watchers):
+            task.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+
+
+def stop_signal(record: Record | Container) -> int:
+    return signals.parse(record.config.stop_signal or "TERM")
+
+
+def stop_seconds(record: Record | Container) -> int:
+    timeout = record.config.stop_timeout
+    return DEFAULT_STOP_SECONDS if timeout is None else timeout
+
+
+def limits_of(record: Record) -> Limits:
+    host = record.host
+    return Limits(
+        memory=host.memory,
+        memory_swap=host.memory_swap,
+        cpu_shares=host.cpu_shares,
+        cpu_quota_per_sec_usec=settings.cpu_quota_per_second(host),
+        pids=max(0, host.pids_limit),
+    )
+
+
+def log_fields(record: Record) -> dict[str, str]:
+    """The journal fields of every line, as Docker's journald driver names them."""
+    short = record.id[:12]
+    return {
+        "CONTAINER_ID": short,
+        "CONTAINER_ID_FULL": record.id,
+        "CONTAINER_NAME": record.name,
+        "CONTAINER_TAG": short,
+        "IMAGE_NAME": record.config.image or record.image_id,
+        "SYSLOG_IDENTIFIER": short,
+    }

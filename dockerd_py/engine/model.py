@@ -1,0 +1,270 @@
+"""What the engine takes and gives: frozen values with every field typed, in our own units.
+
+The front doors build the settings from JSON or D-Bus variants and render the results; they never see a row of
+the database.  Times are integers, nanoseconds since the epoch (0 = never); sizes are bytes; ids are 64 hex digits.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ContainerConfig:
+    """What an image may set too (Docker's ``Config``)."""
+
+    image: str = ""
+    cmd: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None  # None: the image's; (): none at all
+    env: tuple[str, ...] = ()  # "K=V", or "K" to take a variable of the image's away
+    working_dir: str = ""
+    user: str = ""
+    hostname: str = ""
+    domainname: str = ""
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    exposed_ports: tuple[str, ...] = ()  # "80/tcp"
+    volumes: tuple[str, ...] = ()  # container paths
+    stop_signal: str = ""
+    stop_timeout: int | None = None  # seconds
+    network_disabled: bool = False
+    on_build: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bind:
+    """One ``host:container[:ro|rw]``."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """What belongs to one container on one host (Docker's ``HostConfig``).  0 means "no limit" throughout."""
+
+    binds: tuple[Bind, ...] = ()
+    memory: int = 0
+    memory_swap: int = 0  # memory + swap; -1: as much swap as there is; 0: twice the memory
+    cpu_shares: int = 0  # 2 to 262144
+    nano_cpus: int = 0  # a thousand millionth of one processor
+    cpu_quota: int = 0  # microseconds a period
+    cpu_period: int = 0  # microseconds
+    pids_limit: int = 0
+    network_mode: str = "default"  # "default", "bridge", "none" or "host"
+    auto_remove: bool = False
+    log_driver: str = ""  # "": the daemon's default; else "journald" or "json-file"
+    log_options: dict[str, str] = field(default_factory=dict)
+    container_id_file: str = ""
+
+
+class Status(str, enum.Enum):
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+    REMOVING = "removing"
+    DEAD = "dead"  # could not be removed, or lost
+
+
+@dataclass(frozen=True)
+class State:
+    status: Status = Status.CREATED
+    pid: int = 0
+    exit_code: int = 0
+    started_at: int = 0
+    finished_at: int = 0
+    oom_killed: bool = False
+    error: str = ""
+
+    @property
+    def running(self) -> bool:
+        return self.status in (Status.RUNNING, Status.PAUSED)
+
+
+@dataclass(frozen=True)
+class Mount:
+    source: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container as it is now.  ``config`` is already merged with the image's."""
+
+    id: str
+    name: str  # without the leading slash
+    image_id: str  # 64 hex digits
+    created: int
+    config: ContainerConfig
+    host: HostConfig
+    state: State
+    path: str
+    args: tuple[str, ...]
+    driver: str  # storage driver
+    log_driver: str
+    log_path: str  # "" where the journal has it
+    runtime: str
+    scope: str  # "container-<id>.scope"
+    cgroup: str  # the scope's control group while it runs, else ""
+    mounts: tuple[Mount, ...]
+    hostname_path: str
+    hosts_path: str
+    resolv_conf_path: str
+    size_rw: int | None = None  # only when asked for
+    size_root_fs: int | None = None
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+
+@dataclass(frozen=True)
+class Created:
+    id: str
+    warnings: tuple[str, ...]
+
+
+class WaitCondition(str, enum.Enum):
+    NOT_RUNNING = "not-running"
+    NEXT_EXIT = "next-exit"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True)
+class WaitResult:
+    exit_code: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    stdout: bool = True
+    stderr: bool = True
+    follow: bool = False
+    since: int = 0
+    until: int = 0
+    tail: int | None = None  # lines; None: all
+
+
+STDOUT = 1
+STDERR = 2
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """One line, or one piece of a long line.  ``data`` ends with a newline unless ``partial`` is set (a piece
+    that goes on in the next record of its stream) or the container's output did not end with one."""
+
+    stream: int  # STDOUT or STDERR
+    time: int
+    data: bytes
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class AttachOptions:
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    stream: bool = False
+    logs: bool = False
+    multiplexed: bool = True  # stdcopy frames; ignored for a container with a terminal, which is always raw
+    detach_keys: str = ""  # "ctrl-p,ctrl-q"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image with its names."""
+
+    id: str  # 64 hex digits of the config's sha256
+    parent_id: str
+    created: int
+    size: int
+    tags: tuple[str, ...]  # "repo:tag", sorted
+    digests: tuple[str, ...]  # "repo@sha256:..."
+    diff_ids: tuple[str, ...]  # "sha256:..."; the base layer first
+    config: ContainerConfig
+    author: str
+    comment: str
+    architecture: str
+    os: str
+    docker_version: str
+    driver: str
+    container_count: int = 0
+
+
+@dataclass(frozen=True)
+class ImageChange:
+    """One line of what removing an image did: either a name or an id."""
+
+    untagged: str = ""
+    deleted: str = ""  # 64 hex digits
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a long operation, as Docker's JSON message streams show it."""
+
+    status: str
+    id: str = ""
+    current: int = 0
+    total: int = 0
+
+
+ProgressSink = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Event:
+    """``type`` container, image, daemon; ``action`` create, start, die, ... (Docker's names)."""
+
+    type: str
+    action: str
+    id: str
+    attributes: dict[str, str]
+    time: int
+
+
+@dataclass(frozen=True)
+class SystemInfo:
+    id: str
+    name: str
+    containers: int
+    running: int
+    paused: int
+    stopped: int
+    images: int
+    driver: str
+    driver_status: tuple[tuple[str, str], ...]
+    log_driver: str
+    cgroup_driver: str  # "systemd" or "cgroupfs"
+    cgroup_version: str  # "1" or "2"
+    root: str
+    debug: bool
+    kernel_version: str
+    operating_system: str
+    os_version: str
+    architecture: str
+    cpus: int
+    memory: int
+    memory_limit: bool
+    swap_limit: bool
+    cpu_limit: bool
+    pids_limit: bool
+    ipv4_forwarding: bool
+    file_descriptors: int
+    event_listeners: int
+    runtime: str
+    runtime_version: str
+    init_system: str  # "systemd" or "none"
+    warnings: tuple[str, ...]

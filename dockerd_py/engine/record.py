@@ -1,0 +1,126 @@
+"""A container as the engine holds it in memory: its row of the database and what it has in hand at run time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dockerd_py.config import Config
+from dockerd_py.engine.model import STDERR, STDOUT, Container, ContainerConfig, HostConfig, Mount, State, WaitResult
+from dockerd_py.runtime.monitors import Monitor
+
+LOG_STREAMS = frozenset({STDOUT, STDERR})
+
+
+@dataclass(frozen=True)
+class LogPosition:
+    """Where a log stands after its last line.  ``epoch`` is empty as long as the container never started."""
+
+    epoch: str = ""
+    ordinal: int = 0
+
+
+@dataclass
+class Record:
+    id: str
+    name: str
+    image_id: str
+    created: int
+    config: ContainerConfig
+    host: HostConfig
+    state: State
+    driver: str
+    log_driver: str
+    path: str
+    args: tuple[str, ...]
+    runtime: str
+    log_end: LogPosition = LogPosition()
+    cgroup: str = ""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    monitor: Monitor | None = None
+    removing: bool = False
+    gone: bool = False
+    at_exit: list[asyncio.Future[WaitResult]] = field(default_factory=list)
+    at_removal: list[asyncio.Future[WaitResult]] = field(default_factory=list)
+
+    @property
+    def scope(self) -> str:
+        return f"container-{self.id}.scope"
+
+    @property
+    def result(self) -> WaitResult:
+        return WaitResult(self.state.exit_code, self.state.error)
+
+    def attributes(self, **more: str) -> dict[str, str]:
+        """What an event says of this container."""
+        return {**self.config.labels, "image": self.config.image or self.image_id, "name": self.name, **more}
+
+    def settle_exit(self) -> None:
+        for future in self.at_exit:
+            if not future.done():
+                future.set_result(self.result)
+        self.at_exit.clear()
+
+    def settle_removal(self) -> None:
+        self.settle_exit()
+        for future in self.at_removal:
+            if not future.done():
+                future.set_result(self.result)
+        self.at_removal.clear()
+
+
+class Paths:
+    """Where things of a container lie."""
+
+    def __init__(self, config: Config) -> None:
+        self.root = config.root
+        self.exec_root = config.exec_root
+        self.spool = config.root / "spool"
+        self.containers = config.root / "containers"
+        self.run = config.exec_root / "containers"
+        self.runtime_root = config.exec_root / "runtime"
+
+    def directory(self, container_id: str) -> Path:
+        """What stays: the log file, hostname, hosts and resolv.conf."""
+        return self.containers / container_id
+
+    def run_directory(self, container_id: str) -> Path:
+        """What a reboot clears: the bundle, and the monitor's sockets."""
+        return self.run / container_id
+
+    def monitor_socket(self, container_id: str) -> str:
+        return str(self.run / container_id / "monitor.sock")
+
+    def log_file(self, container_id: str) -> Path:
+        return self.containers / container_id / f"{container_id}-json.log"
+
+
+def snapshot(record: Record, paths: Paths) -> Container:
+    """The frozen value that leaves the engine."""
+    directory = paths.directory(record.id)
+    return Container(
+        id=record.id,
+        name=record.name,
+        image_id=record.image_id,
+        created=record.created,
+        config=record.config,
+        host=record.host,
+        state=record.state,
+        path=record.path,
+        args=record.args,
+        driver=record.driver,
+        log_driver=record.log_driver,
+        log_path=str(paths.log_file(record.id)) if record.log_driver == "json-file" else "",
+        runtime=record.runtime,
+        scope=record.scope,
+        cgroup=record.cgroup,
+        mounts=tuple(Mount(bind.source, bind.target, bind.read_only) for bind in record.host.binds),
+        hostname_path=str(directory / "hostname"),
+        hosts_path=str(directory / "hosts"),
+        resolv_conf_path=str(directory / "resolv.conf"),
+    )
+
+
+def with_state(record: Record, **changes: object) -> State:
+    return replace(record.state, **changes)  # type: ignore[arg-type]

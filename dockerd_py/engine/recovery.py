@@ -1,0 +1,157 @@
+"""What happens first in a daemon's life: the database is compared with what there is.
+
+It adopts containers that run, takes in the exits that happened meanwhile, undoes what was half made and finishes
+what was half removed.  It is idempotent, and it is what runs after a restart, a crash, a power loss and an upgrade
+alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from typing import Any
+
+from dockerd_py.engine import settings
+from dockerd_py.engine.containers import Containers
+from dockerd_py.engine.lifecycle import Lifecycle
+from dockerd_py.engine.model import Status
+from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
+from dockerd_py.errors import PydockerdError
+from dockerd_py.monitor import spool
+from dockerd_py.runtime import monitors
+from dockerd_py.runtime.monitors import Monitor
+from dockerd_py.store.containers import ContainerRow
+from dockerd_py.store.store import Store
+from dockerd_py.units.base import Units
+
+log = logging.getLogger(__name__)
+
+
+class Recovery:
+    def __init__(self, paths: Paths, store: Store, units: Units, containers: Containers, lifecycle: Lifecycle) -> None:
+        self._paths = paths
+        self._store = store
+        self._units = units
+        self._containers = containers
+        self._lifecycle = lifecycle
+
+    async def run(self) -> None:
+        for directory in (self._paths.spool, self._paths.containers, self._paths.run, self._paths.runtime_root):
+            directory.mkdir(mode=0o710, parents=True, exist_ok=True)
+        await self._store.recover()
+        rows = await self._store.containers.all()
+        to_remove = []
+        for row in rows:
+            record, more = record_of(row, self._store.driver.name)
+            self._containers.adopt(record)
+            try:
+                await self._recover(record, str(more.get("phase", "")))
+            except (PydockerdError, OSError) as error:
+                log.error("%s: %s", record.id, error)
+            if record.host.auto_remove and not record.state.running and record.state.status is not Status.CREATED:
+                to_remove.append(record)
+        await self._sweep({row.id for row in rows})
+        for record in to_remove:
+            await self._containers.remove(record.id)
+
+    async def _recover(self, record: Record, phase: str) -> None:
+        monitor = monitors.connect(self._paths.monitor_socket(record.id))
+        if monitor is not None:
+            try:
+                if await self._adopt(record, monitor):
+                    return
+            except (PydockerdError, asyncio.TimeoutError) as error:
+                log.warning("%s: its monitor does not answer: %s", record.id, error)
+                monitor.close()
+        # A monitor writes its record before it lets go of its socket: without the one, there is the other.
+        end = spool.read(str(self._paths.spool), record.id)
+        if record.state.running or (end is not None and phase == "starting"):
+            await self._lifecycle.ended(record, end)
+        elif phase == "starting":
+            record.state = with_state(record, pid=0, error="the daemon ended while the container was starting")
+            await self._lifecycle.save(record)
+        await self._lifecycle.clean_up(record)
+
+    async def _adopt(self, record: Record, monitor: Monitor) -> bool:
+        """Take over a living monitor.  False when it has no container (any more)."""
+        state = await monitor.request("hello")
+        if state["phase"] == "idle":
+            self._lifecycle.adopt(record, monitor)
+            return True
+        if state["phase"] == "starting":
+            state = await self._await_start(monitor)
+        if state["phase"] != "running":
+            # between its creation and its start: nobody has been told that it runs, so it does not
+            await monitor.request("abort")
+            await asyncio.wait_for(asyncio.shield(monitor.closed), monitors.REPLY_SECONDS)
+            return False
+        position = await monitor.request("position")
+        record.log_end = LogPosition(position["epoch"], 0)
+        record.cgroup = await self._units.control_group(record.scope) or ""
+        if not record.state.running:
+            record.state = with_state(
+                record,
+                status=Status.RUNNING,
+                pid=state["pid"],
+                started_at=state["started_at"],
+                finished_at=0,
+                exit_code=0,
+                error="",
+            )
+            await self._lifecycle.save(record)
+        self._lifecycle.adopt(record, monitor)
+        return True
+
+    async def _await_start(self, monitor: Monitor) -> dict[str, Any]:
+        """The runtime's start takes milliseconds; see how it ended."""
+        for _ in range(100):
+            state = await monitor.request("hello")
+            if state["phase"] != "starting":
+                break
+            await asyncio.sleep(0.02)
+        return state
+
+    async def _sweep(self, known: set[str]) -> None:
+        """Take away what belongs to no container: run directories, scopes, exit records."""
+        for entry in self._paths.run.iterdir():
+            if entry.name in known:
+                continue
+            monitor = monitors.connect(str(entry / "monitor.sock")) if entry.is_dir() else None
+            if monitor is not None:
+                log.warning("%s: its container is not in the database; ending it", entry.name)
+                try:
+                    await monitor.request("abort")
+                except (PydockerdError, asyncio.TimeoutError) as error:
+                    log.error("%s: %s", entry.name, error)
+                monitor.close()
+            await self._units.remove(f"container-{entry.name}.scope")
+            shutil.rmtree(entry, ignore_errors=True)
+        for entry in self._paths.containers.iterdir():
+            if entry.name not in known:
+                shutil.rmtree(entry, ignore_errors=True)
+        for entry in self._paths.spool.iterdir():
+            if entry.name.partition(".")[0] not in known:
+                entry.unlink()
+
+
+def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:
+    config, host, more = settings.load_settings(row.settings)
+    state, extra = settings.load_state(row.state)
+    argv = settings.command_of(config)
+    record = Record(
+        id=row.id,
+        name=row.name,
+        image_id=row.image_id,
+        created=row.created,
+        config=config,
+        host=host,
+        state=state,
+        driver=driver,
+        log_driver=more["log_driver"],
+        path=argv[0],
+        args=tuple(argv[1:]),
+        runtime=more["runtime"],
+        log_end=LogPosition(extra.get("epoch", ""), extra.get("ordinal", 0)),
+    )
+    return record, extra

@@ -1,0 +1,152 @@
+"""Who listens to a container: attached terminals and programs, and readers that follow its log.
+
+Neither may hold the container up: what a client does not take is buffered up to a limit.  Beyond it a client that
+still reads slows the container down; one that reads nothing for STALL_SECONDS is let go.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Sequence
+
+from dockerd_py.monitor.lines import Piece
+
+BUFFER_LIMIT = 1024 * 1024
+FOLLOW_LIMIT = 8 * 1024 * 1024
+STALL_SECONDS = 1.0
+READ_SIZE = 64 * 1024
+
+FRAME = struct.Struct(">BxxxI")
+"""Docker's stdcopy header: stream, three zero bytes, the payload's length."""
+
+FOLLOW = struct.Struct(">BBIQQ")
+"""Header of a followed record: stream (0: the end), 1 if a newline followed, length, time in ns, ordinal."""
+
+
+class Client:
+    """The sending side of one connection: a buffer that drains when the peer reads."""
+
+    def __init__(self, sock: socket.socket, limit: int) -> None:
+        self.sock = sock
+        self.limit = limit
+        self.buffer = bytearray()
+        self.gone = False
+        self.last_progress = time.monotonic()
+        sock.setblocking(False)
+
+    @property
+    def full(self) -> bool:
+        return len(self.buffer) > self.limit
+
+    @property
+    def stalled_at(self) -> float | None:
+        """When to let go of this client unless it reads before."""
+        return self.last_progress + STALL_SECONDS if self.full else None
+
+    def queue(self, data: bytes) -> None:
+        if self.gone:
+            return
+        if not self.buffer:
+            self.last_progress = time.monotonic()
+        self.buffer += data
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the peer takes; sets `gone` when it takes no more for good."""
+        while self.buffer:
+            try:
+                count = self.sock.send(memoryview(self.buffer)[:READ_SIZE], socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.gone = True
+                self.buffer.clear()
+                return
+            del self.buffer[:count]
+            self.last_progress = time.monotonic()
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Attached(Client):
+    """A client's own connection, handed over by the daemon: it gets the output and may give the input."""
+
+    def __init__(
+        self, sock: socket.socket, *, stdin: bool, streams: frozenset[int], framed: bool, detach_keys: bytes
+    ) -> None:
+        super().__init__(sock, BUFFER_LIMIT)
+        self.streams = streams
+        self.framed = framed
+        self.wants_stdin = stdin
+        self.input_ended = False
+        self._keys = detach_keys
+        self._matched = 0  # how many of the detach keys were just typed
+
+    def output(self, stream: int, data: bytes) -> None:
+        if stream in self.streams:
+            self.queue(FRAME.pack(stream, len(data)) + data if self.framed else data)
+
+    def read(self) -> bytes | None:
+        """Bytes for the container's input; b"" when there is nothing now; None at the end of the input."""
+        try:
+            data = self.sock.recv(READ_SIZE)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            self.gone = True
+            return None
+        return self.typed(data) if data else None
+
+    def typed(self, data: bytes) -> bytes:
+        """What of ``data`` is input: the detach keys are held back, and all of them in a row let go of the client."""
+        if not self._keys:
+            return data
+        out = bytearray()
+        for byte in data:
+            if byte != self._keys[self._matched] and self._matched:
+                out += self._keys[: self._matched]
+                self._matched = 0
+            if byte == self._keys[self._matched]:
+                self._matched += 1
+                if self._matched == len(self._keys):
+                    self.gone = True
+                    return bytes(out)
+            else:
+                out.append(byte)
+        return bytes(out)
+
+
+class Follower(Client):
+    """A reader of the log that gets each record as it is written, from the moment it asked."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock, FOLLOW_LIMIT)
+
+    def records(self, stream: int, when: int, first_ordinal: int, pieces: Sequence[Piece]) -> None:
+        if self.full:
+            # It can't keep up.  It reads what it misses from the log itself, and asks again.
+            self.gone = True
+            return
+        pack = FOLLOW.pack
+        self.queue(
+            b"".join(
+                [
+                    pack(stream, ended, len(data), when, ordinal) + data
+                    for ordinal, (data, ended) in enumerate(pieces, first_ordinal)
+                ]
+            )
+        )
+
+    def end(self) -> None:
+        self.queue(FOLLOW.pack(0, 0, 0, 0, 0))
+
+
+def read_memfd(fd: int, limit: int = 16 * 1024 * 1024) -> bytes:
+    """The whole content of a memfd; closes it."""
+    with os.fdopen(fd, "rb") as file:
+        file.seek(0)
+        return file.read(limit)

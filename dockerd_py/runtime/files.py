@@ -1,0 +1,95 @@
+"""The three files that a container gets over its image's own: /etc/hostname, /etc/hosts, /etc/resolv.conf.
+
+Their texts are functions of their arguments; `write` puts one in place whole or not at all.  They are made anew
+at each start, so a crash needs no more than that.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tempfile
+from pathlib import Path
+
+SYSTEMD_RESOLVED_UPSTREAM = Path("/run/systemd/resolve/resolv.conf")
+_STUB = "127.0.0.53"
+
+_LOOPBACK = (
+    ("127.0.0.1", "localhost"),
+    ("::1", "localhost ip6-localhost ip6-loopback"),
+    ("fe00::", "ip6-localnet"),
+    ("ff00::", "ip6-mcastprefix"),
+    ("ff02::1", "ip6-allnodes"),
+    ("ff02::2", "ip6-allrouters"),
+)
+
+
+def hostname(name: str) -> str:
+    """The text of /etc/hostname."""
+    return name + "\n"
+
+
+def hosts(name: str = "", domain: str = "", addresses: tuple[str, ...] = ()) -> str:
+    """The text of /etc/hosts: loopback, and the container's own name at each address that it has."""
+    own = f"{name}.{domain} {name}" if domain else name
+    lines = [*_LOOPBACK, *((address, own) for address in addresses if name)]
+    return "".join(f"{address}\t{names}\n" for address, names in lines)
+
+
+def resolv_conf(host: str, *, own_network: bool) -> str:
+    """The text of /etc/resolv.conf, from the host's.
+
+    With the host's network it is the host's.  In a network namespace of its own a container cannot reach name
+    servers on the host's loopback: their lines are left out.
+    """
+    if not own_network:
+        return host
+    kept = [line for line in host.splitlines() if not _is_loopback_server(line)]
+    return "".join(line + "\n" for line in kept)
+
+
+def host_resolv_conf(path: Path = Path("/etc/resolv.conf"), upstream: Path = SYSTEMD_RESOLVED_UPSTREAM) -> str:
+    """The host's resolv.conf; behind systemd-resolved's stub, the one that names the real servers.
+
+    A missing file is an empty one, as for the resolver (resolv.conf(5)).
+    """
+    text = _read(path)
+    servers = [words[1] for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == "nameserver"]
+    if servers == [_STUB]:
+        return _read(upstream) or text
+    return text
+
+
+def write(directory: str | os.PathLike[str], name: str, text: str) -> str:
+    """Put ``text`` into ``directory``/``name`` (root's, mode 644) atomically; returns the path.
+
+    Not synced: the next start writes it again.  Raises OSError.
+    """
+    path = os.path.join(directory, name)
+    fd, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            os.fchmod(fd, 0o644)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
+
+
+def _is_loopback_server(line: str) -> bool:
+    words = line.split()
+    if len(words) < 2 or words[0] != "nameserver":
+        return False
+    try:
+        return ipaddress.ip_address(words[1].partition("%")[0]).is_loopback
+    except ValueError:
+        return False

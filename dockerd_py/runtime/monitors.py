@@ -1,0 +1,186 @@
+"""The daemon's side of the monitors: asking the fork server for one, and talking with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from typing import Any
+
+from dockerd_py.errors import PydockerdError, RuntimeFailed
+from dockerd_py.monitor import PROTOCOL_VERSION, wire
+from dockerd_py.monitor.spool import ExitRecord
+from dockerd_py.monitor.supervisor import Config
+
+log = logging.getLogger(__name__)
+
+REPLY_SECONDS = 10.0
+
+
+class MonitorGone(RuntimeFailed):
+    """The monitor ended, or was killed, before it answered."""
+
+
+class ForkServerGone(RuntimeFailed):
+    """Nobody listens at the fork server's socket."""
+
+
+class RequestFailed(PydockerdError):
+    """The monitor answered with an error.  ``log`` is what the OCI runtime wrote, if it was asked for something."""
+
+    def __init__(self, text: str, log_text: str = "") -> None:
+        super().__init__(text)
+        self.log = log_text
+
+
+class Monitor:
+    """One connection to a monitor.
+
+    ``exited`` is done when the container has ended: with its record, or with None when the connection ended
+    without one (the monitor has aborted a start, or was killed).  ``closed`` is done when the connection has ended,
+    after which the monitor has nothing left to do.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._sequence = 0
+        self._replies: dict[int, asyncio.Future[wire.Message]] = {}
+        self._unsent: deque[tuple[wire.Message, tuple[int, ...]]] = deque()
+        self.pid = 0
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+        self.exited: asyncio.Future[ExitRecord | None] = self._loop.create_future()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        sock.setblocking(False)
+        self._loop.add_reader(sock.fileno(), self._readable)
+
+    async def request(
+        self, op: str, *, fds: tuple[int, ...] = (), timeout: float | None = REPLY_SECONDS, **fields: Any
+    ) -> wire.Message:
+        """Ask and await the reply; ``fds`` are the caller's to close, after this returns.
+
+        Raises RequestFailed with the monitor's sentence, MonitorGone, or asyncio.TimeoutError.
+        """
+        if self.closed.done():
+            raise MonitorGone("the container's monitor has ended")
+        self._sequence += 1
+        sequence = self._sequence
+        future: asyncio.Future[wire.Message] = self._loop.create_future()
+        self._replies[sequence] = future
+        self._unsent.append(({"op": op, "seq": sequence, **fields}, fds))
+        self._flush()
+        try:
+            reply = await asyncio.wait_for(future, timeout)
+        finally:
+            self._replies.pop(sequence, None)
+        if "error" in reply:
+            raise RequestFailed(str(reply["error"]), str(reply.get("log", "")))
+        return reply
+
+    def close(self) -> None:
+        """Let go of the connection; the monitor lives on if it has a container."""
+        if self.closed.done():
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self.closed.set_result(None)
+        if not self.exited.done():
+            self.exited.set_result(None)
+        waiting: list[asyncio.Future[Any]] = [self.ready, *self._replies.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(MonitorGone("the container's monitor has ended"))
+                future.exception()  # nobody may be waiting, which is no fault
+
+    def _flush(self) -> None:
+        while self._unsent and not self.closed.done():
+            message, fds = self._unsent[0]
+            try:
+                wire.send(self._sock, message, fds)
+            except BlockingIOError:
+                self._loop.add_writer(self._sock.fileno(), self._flush)
+                return
+            except OSError:
+                self._readable()
+                return
+            self._unsent.popleft()
+        if not self.closed.done():
+            self._loop.remove_writer(self._sock.fileno())
+
+    def _readable(self) -> None:
+        while not self.closed.done():
+            try:
+                message, fds = wire.receive(self._sock)
+            except BlockingIOError:
+                return
+            except (OSError, wire.ProtocolError) as error:
+                log.warning("lost the connection to a monitor: %s", error)
+                message, fds = None, []
+            wire.close_all(fds)
+            if message is None:
+                self.close()
+            else:
+                self._take(message)
+
+    def _take(self, message: wire.Message) -> None:
+        event = message.pop("event", None)
+        if event == "ready":
+            self.pid = int(message["pid"])
+            if not self.ready.done():
+                self.ready.set_result(None)
+        elif event == "exit":
+            if not self.exited.done():
+                self.exited.set_result(ExitRecord(**message))
+        elif "seq" in message:
+            future = self._replies.get(message["seq"])
+            if future is not None and not future.done():
+                future.set_result(message)
+        elif "error" in message and not self.ready.done():
+            self.ready.set_exception(RuntimeFailed(f"the fork server refused: {message['error']}"))
+
+
+class ForkServer:
+    """The service that forks monitors, known by its socket."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    async def spawn(self, config: Config) -> Monitor:
+        """A new monitor.  Raises RuntimeFailed when the fork server can't be reached, or fails."""
+        try:
+            sock = wire.connect(self.path)
+        except OSError as error:
+            raise ForkServerGone(f"cannot reach the fork server at {self.path}: {error.strerror}") from error
+        try:
+            wire.send(sock, {"op": "monitor", "version": PROTOCOL_VERSION, "config": config._asdict()})
+        except OSError as error:
+            sock.close()
+            raise RuntimeFailed(f"cannot reach the fork server at {self.path}: {error.strerror}") from error
+        monitor = Monitor(sock)
+        try:
+            await asyncio.wait_for(asyncio.shield(monitor.ready), REPLY_SECONDS)
+        except asyncio.TimeoutError:
+            monitor.close()
+            raise RuntimeFailed(f"the fork server at {self.path} does not answer") from None
+        except PydockerdError:
+            monitor.close()
+            raise
+        return monitor
+
+    def is_alive(self) -> bool:
+        try:
+            wire.connect(self.path).close()
+        except OSError:
+            return False
+        return True
+
+
+def connect(path: str) -> Monitor | None:
+    """A connection to the living monitor whose socket is at ``path``; None when there is none."""
+    try:
+        sock = wire.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    return Monitor(sock)

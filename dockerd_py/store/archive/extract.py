@@ -1,0 +1,363 @@
+"""From tar entries to files, inside the process's root directory.
+
+The process has changed its root to the target before any of this runs, so nothing here can reach outside; the
+checks below are for the archives that *try*, which get an error that names the entry.  Every path that is written
+to has been resolved to one without symbolic links first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable
+
+from dockerd_py.errors import BadArchive
+from dockerd_py.store.archive.entries import Entry, entries, show
+from dockerd_py.store.archive.stream import TarStream
+
+OVERLAY = "overlay"
+APPLY = "apply"
+
+WHITEOUT = ".wh."
+WHITEOUT_META = ".wh..wh."
+WHITEOUT_OPAQUE = ".wh..wh..opq"
+OPAQUE_XATTR = "trusted.overlay.opaque"
+
+# name: (major, minor).  What every root filesystem may bring; a container's own /dev hides them anyhow.
+HARMLESS_DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+    "console": (5, 1),
+    "ptmx": (5, 2),
+}
+
+_KEPT_XATTRS = ("user.", "security.capability", "security.ima", "system.posix_acl_")
+_OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+_MAX_LINKS = 40
+_MAX_KNOWN = 200_000
+_MAX_LOST = 20
+_NO_XATTRS = (errno.ENOTSUP, errno.EPERM)
+
+
+class Extractor:
+    """Writes entries below the current directory, which is the root directory.
+
+    ``whiteouts`` says what ``.wh.`` entries become; with APPLY they take away what was there before, but nothing
+    that this archive brought.
+    """
+
+    def __init__(self, whiteouts: str) -> None:
+        self.size = 0
+        self.count = 0
+        self.lost: list[str] = []
+        self._apply = whiteouts == APPLY
+        self._brought: set[str] = set()  # with APPLY alone
+        self._directories: set[str] = set()  # known to be directories, on paths without symbolic links
+        self._times: dict[str, tuple[int, int]] = {}  # directory: (inode, mtime), set when all else is written
+
+    def extract(self, stream: TarStream) -> None:
+        for entry in entries(stream):
+            self.count += 1
+            try:
+                self._add(entry, stream)
+            except OSError as error:
+                if error.filename is None:
+                    error.filename = entry.shown
+                raise
+        for path, (inode, time) in self._times.items():
+            # What a later entry has put in its place keeps its own time.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                if os.lstat(path).st_ino == inode:
+                    os.utime(path, ns=(time, time), follow_symlinks=False)
+
+    def _add(self, entry: Entry, stream: TarStream) -> None:
+        parts = _parts(entry.name, entry)
+        if not parts:
+            if not entry.isdir():
+                raise BadArchive(f"{entry.shown}: the root of the archive can only be a directory")
+            self._finish_directory(".", entry)
+            return
+        parent = self._parent(parts[:-1], entry, make=True)
+        name = parts[-1]
+        if name.startswith(WHITEOUT):
+            self._white_out(parent, name, entry)
+            return
+        path = _join(parent, name)
+        if self._apply:
+            self._note(path)
+        if entry.isdir():
+            self._make_directory(path, entry)
+        elif entry.isreg():
+            self._make_file(path, entry, stream)
+        elif entry.issym():
+            self._retry(path, lambda: os.symlink(entry.linkname, path))
+            self._finish_special(path, entry)
+        elif entry.islnk():
+            self._make_hard_link(path, entry)
+        elif entry.isfifo():
+            self._retry(path, lambda: os.mkfifo(path, 0o600))
+            self._finish_special(path, entry)
+        elif entry.isdev():
+            self._make_device(path, parts, entry)
+        else:
+            raise BadArchive(f"{entry.shown}: entries of type {entry.type!r} are not known here")
+
+    # The kinds of entries
+
+    def _make_directory(self, path: str, entry: Entry) -> None:
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            info = os.lstat(path)
+            if not stat.S_ISDIR(info.st_mode):
+                self._clear(path)
+                os.mkdir(path, 0o700)
+                if _is_whiteout(info):
+                    os.setxattr(path, OPAQUE_XATTR, b"y")
+        self._know(path)
+        self._finish_directory(path, entry)
+
+    def _finish_directory(self, path: str, entry: Entry) -> None:
+        os.chown(path, entry.uid, entry.gid)
+        os.chmod(path, entry.mode & 0o7777)
+        self._set_xattrs(path, entry)
+        self._times[path] = (os.lstat(path).st_ino, entry.mtime_ns())
+
+    def _make_file(self, path: str, entry: Entry, stream: TarStream) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileExistsError:
+            self._clear(path)
+            fd = os.open(path, flags, 0o600)
+        try:
+            _write(fd, entry, stream)
+            os.fchown(fd, entry.uid, entry.gid)
+            os.fchmod(fd, entry.mode & 0o7777)  # after the owner, which takes set-user-id bits away
+            self._set_xattrs(fd, entry)
+            time = entry.mtime_ns()
+            os.utime(fd, ns=(time, time))
+        finally:
+            os.close(fd)
+        self.size += entry.size
+
+    def _make_hard_link(self, path: str, entry: Entry) -> None:
+        parts = _parts(entry.linkname, entry, "hard link to ")
+        missing = f"{entry.shown}: hard link to {show(entry.linkname)}, which the archive has not brought before"
+        if not parts:
+            raise BadArchive(f"{entry.shown}: hard link to the root of the archive")
+        target = _join(self._parent(parts[:-1], entry, make=False, missing=missing), parts[-1])
+        try:
+            info = os.lstat(target)
+        except FileNotFoundError:
+            raise BadArchive(missing) from None
+        if stat.S_ISDIR(info.st_mode) or _is_whiteout(info):
+            raise BadArchive(f"{entry.shown}: hard link to {show(entry.linkname)}, which is no file")
+        if target != path:
+            self._retry(path, lambda: os.link(target, path, follow_symlinks=False))
+
+    def _make_device(self, path: str, parts: list[str], entry: Entry) -> None:
+        numbers = (entry.devmajor, entry.devminor)
+        if not (entry.ischr() and len(parts) == 2 and parts[0] == "dev" and HARMLESS_DEVICES.get(parts[1]) == numbers):
+            kind = "character" if entry.ischr() else "block"
+            raise BadArchive(
+                f"{entry.shown}: {kind} device {numbers[0]}:{numbers[1]}; of devices, an archive may only hold "
+                f"dev/{', dev/'.join(HARMLESS_DEVICES)}",
+            )
+        self._retry(path, lambda: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(*numbers)))
+        self._finish_special(path, entry)
+
+    def _finish_special(self, path: str, entry: Entry) -> None:
+        os.lchown(path, entry.uid, entry.gid)
+        if not entry.issym():
+            os.chmod(path, entry.mode & 0o7777)
+        self._set_xattrs(path, entry)
+        time = entry.mtime_ns()
+        os.utime(path, ns=(time, time), follow_symlinks=False)
+
+    def _white_out(self, parent: str, name: str, entry: Entry) -> None:
+        if name == WHITEOUT_OPAQUE:
+            if self._apply:
+                self._delete_old(parent)
+            else:
+                os.setxattr(parent or ".", OPAQUE_XATTR, b"y")
+            return
+        if name.startswith(WHITEOUT_META):
+            return  # aufs's own bookkeeping
+        hidden = name[len(WHITEOUT) :]
+        if hidden in ("", ".", ".."):
+            raise BadArchive(f"{entry.shown}: a whiteout of nothing")
+        path = _join(parent, hidden)
+        if self._apply:
+            if path not in self._brought:
+                self._clear(path)
+            elif os.path.isdir(path) and not os.path.islink(path):
+                self._delete_old(path)
+            return
+        try:
+            os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
+        except FileExistsError:
+            # This archive brought it, and a whiteout speaks of the layers below only.
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                os.setxattr(path, OPAQUE_XATTR, b"y")
+
+    # What they share
+
+    def _parent(self, parts: list[str], entry: Entry, *, make: bool, missing: str = "") -> str:
+        """The directory named by ``parts`` as a path without symbolic links.
+
+        Symbolic links on the way are followed only while they lead from inside to inside, relatively.
+        """
+        direct = "/".join(parts)
+        if not direct or direct in self._directories:
+            return direct
+        current = ""
+        links = 0
+        pending = parts[::-1]
+        while pending:
+            part = pending.pop()
+            if part == "..":
+                current = current.rpartition("/")[0]
+                continue
+            path = _join(current, part)
+            if path in self._directories:
+                current = path
+                continue
+            try:
+                info = os.lstat(path)
+            except FileNotFoundError:
+                if not make:
+                    raise BadArchive(missing) from None
+                os.mkdir(path, 0o755)
+                if self._apply:
+                    self._note(path)
+            else:
+                if stat.S_ISLNK(info.st_mode):
+                    links += 1
+                    pending += self._follow(path, current, entry, links)
+                    continue
+                if _is_whiteout(info) and make:
+                    self._clear(path)
+                    os.mkdir(path, 0o755)
+                    os.setxattr(path, OPAQUE_XATTR, b"y")
+                elif not stat.S_ISDIR(info.st_mode):
+                    raise BadArchive(f"{entry.shown}: {show(path)} is in the archive already, and is no directory")
+            self._know(path)
+            current = path
+        return current
+
+    def _follow(self, path: str, directory: str, entry: Entry, links: int) -> list[str]:
+        target = os.readlink(path)
+        shown = f"{entry.shown}: {show(path)} on its way is a symbolic link to {show(target)}"
+        if links > _MAX_LINKS:
+            raise BadArchive(f"{shown}, and there are too many of them")
+        depth = directory.count("/") + 1 if directory else 0
+        parts = [part for part in target.split("/") if part not in ("", ".")]
+        for part in parts:
+            depth += -1 if part == ".." else 1
+            if depth < 0:
+                break
+        if target.startswith("/") or depth < 0:
+            raise BadArchive(f"{shown}, which leads out of the archive's root")
+        return parts[::-1]
+
+    def _retry(self, path: str, make: Callable[[], None]) -> None:
+        try:
+            make()
+        except FileExistsError:
+            self._clear(path)
+            make()
+
+    def _clear(self, path: str) -> None:
+        """Take away whatever is at ``path``."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except (IsADirectoryError, PermissionError):
+            self._directories.clear()
+            shutil.rmtree(path)
+
+    def _delete_old(self, directory: str) -> None:
+        """Delete what is in ``directory`` and did not come with this archive."""
+        with os.scandir(directory or ".") as found:
+            names = [entry.name for entry in found]
+        for name in names:
+            path = _join(directory, name)
+            if path not in self._brought:
+                self._clear(path)
+            elif os.path.isdir(path) and not os.path.islink(path):
+                self._delete_old(path)
+
+    def _know(self, path: str) -> None:
+        if len(self._directories) >= _MAX_KNOWN:
+            self._directories.clear()
+        self._directories.add(path)
+
+    def _note(self, path: str) -> None:
+        """Remember what this archive brought, with the directories above it."""
+        while path and path not in self._brought:
+            self._brought.add(path)
+            path = path.rpartition("/")[0]
+
+    def _set_xattrs(self, path: str | int, entry: Entry) -> None:
+        for name, value in entry.xattrs().items():
+            if name.startswith(_OVERLAY_XATTRS):
+                raise BadArchive(f"{entry.shown}: the attribute {show(name)} would steer the overlay mount")
+            if not name.startswith(_KEPT_XATTRS):
+                self._lose(name, entry)
+                continue
+            try:
+                if isinstance(path, int):
+                    os.setxattr(path, name, value)
+                else:
+                    os.setxattr(path, name, value, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NO_XATTRS:
+                    raise
+                self._lose(name, entry)
+
+    def _lose(self, name: str, entry: Entry) -> None:
+        if len(self.lost) < _MAX_LOST:
+            self.lost.append(f"{show(name)} of {entry.shown}")
+
+
+def _parts(name: str, entry: Entry, what: str = "") -> list[str]:
+    if name.startswith("/"):
+        raise BadArchive(f"{entry.shown}: {what}{show(name)} is an absolute path; names in an archive are relative")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise BadArchive(f'{entry.shown}: {what}{show(name)} has ".." in it, which could lead out of the archive')
+    return parts
+
+
+def _write(fd: int, entry: Entry, stream: TarStream) -> None:
+    segments = entry.segments()
+    truncated = BadArchive(f"the archive is truncated: it ends inside {entry.shown}")
+    for offset, length in segments:
+        if offset:
+            os.lseek(fd, offset, os.SEEK_SET)
+        if not stream.copy(length, lambda piece: _write_all(fd, piece)):
+            raise truncated
+    if entry.sparse is not None:
+        os.ftruncate(fd, entry.size)
+
+
+def _write_all(fd: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(fd, piece) :]
+
+
+def _join(parent: str, name: str) -> str:
+    return f"{parent}/{name}" if parent else name
+
+
+def _is_whiteout(info: os.stat_result) -> bool:
+    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0

@@ -1,0 +1,57 @@
+"""Which storage driver a root directory is used with: the one asked for, the one remembered, or the best that works."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from dockerd_py.errors import ConfigError, StoreError
+from dockerd_py.store.drivers.base import Driver
+from dockerd_py.store.drivers.overlay import OverlayDriver
+from dockerd_py.store.drivers.vfs import VfsDriver
+
+log = logging.getLogger(__name__)
+
+PROBE_PREFIX = ".probe-"
+
+_BEST_FIRST: tuple[type[Driver], ...] = (OverlayDriver, VfsDriver)
+DRIVERS: dict[str, type[Driver]] = {driver.name: driver for driver in _BEST_FIRST}
+
+
+def choose_driver(root: Path, wanted: str = "", remembered: str = "") -> Driver:
+    """The driver for ``root``, not prepared yet.  Blocks: each candidate is tried by a real mount in the root.
+
+    ``wanted`` is the administrator's choice ("" for none), ``remembered`` the driver of the last start.
+    Raises ConfigError for a name that is unknown and for a chosen or remembered driver that does not work here.
+    """
+    if wanted and wanted not in DRIVERS:
+        known = ", ".join(sorted(DRIVERS))
+        raise ConfigError(f'unknown storage driver "{wanted}": this daemon has {known}')
+    fixed = wanted or (remembered if remembered in DRIVERS else "")
+    candidates = (DRIVERS[fixed],) if fixed else _BEST_FIRST
+    reasons: list[str] = []
+    for candidate in candidates:
+        try:
+            _probe(candidate, root)
+        except StoreError as error:
+            reasons.append(f"{candidate.name}: {error}")
+            continue
+        for reason in reasons:
+            log.warning("storage driver %s is used, as a better one does not work here: %s", candidate.name, reason)
+        return candidate(root / candidate.name)
+    why = "; ".join(reasons)
+    if fixed and not wanted:
+        raise ConfigError(f"{root} was used with a storage driver that does not work here now: {why}; choose one by -s")
+    raise ConfigError(f"the storage driver cannot be used in {root}: {why}")
+
+
+def _probe(driver: type[Driver], root: Path) -> None:
+    directory = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=root))
+    try:
+        driver.probe(directory)
+    finally:
+        # overlayfs leaves a directory of mode 0 in its work directory; root may remove it.
+        shutil.rmtree(os.fspath(directory))

@@ -1,0 +1,103 @@
+"""Layers as full copies: slow and large, and at home on every file system.
+
+``<home>/<cache id>/fs`` is the whole tree, the parents' files included.  cp(1) makes the copies: it keeps owners,
+modes, times, xattrs, hard links, holes and device nodes, and shares the blocks where the file system can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from dockerd_py import subprocesses
+from dockerd_py.errors import StoreError
+from dockerd_py.store.drivers.base import Driver, Whiteouts
+from dockerd_py.store.files import store_errors
+
+
+class VfsDriver(Driver):
+    name = "vfs"
+    whiteouts = Whiteouts.APPLY
+    max_depth = 127
+
+    @classmethod
+    def probe(cls, directory: Path) -> None:
+        with store_errors("no files can be made here"):
+            (directory / "fs").mkdir()
+
+    def target(self, cache_id: str) -> Path:
+        return self.home / cache_id / "fs"
+
+    def root(self, cache_id: str) -> Path:
+        return self.target(cache_id)
+
+    async def create(self, cache_id: str, parents: Sequence[str]) -> None:
+        await asyncio.to_thread(self._make, cache_id)
+        if parents:
+            await self._copy(parents[0], cache_id)
+
+    async def create_rw(self, cache_id: str, parents: Sequence[str]) -> None:
+        await self.create(cache_id, parents)
+
+    async def mount(self, cache_id: str, parents: Sequence[str]) -> Path:
+        return self.root(cache_id)
+
+    async def unmount(self, cache_id: str) -> None:
+        """There is no mount."""
+
+    def is_mounted(self, cache_id: str) -> bool:
+        return False
+
+    async def rw_size(self, cache_id: str, parents: Sequence[str]) -> int:
+        below = self.target(parents[0]) if parents else None
+        return await asyncio.to_thread(_bytes_changed, self.target(cache_id), below)
+
+    async def remove(self, cache_id: str) -> None:
+        await asyncio.to_thread(self.trash.throw, self.directory(cache_id))
+        self.trash.empty_soon()
+
+    def _make(self, cache_id: str) -> None:
+        with store_errors(f"cannot make layer {cache_id}"):
+            self.directory(cache_id).mkdir(0o710, exist_ok=True)
+            self.target(cache_id).mkdir(0o755, exist_ok=True)
+            self.target(cache_id).chmod(0o755)
+
+    async def _copy(self, parent: str, cache_id: str) -> None:
+        source, target = self.target(parent), self.target(cache_id)
+        argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "-T", "--", os.fspath(source), os.fspath(target)]
+        try:
+            await subprocesses.run(argv, timeout=None)
+        except subprocesses.ProgramFailed as error:
+            raise StoreError(f"cannot copy layer {parent}: {error.stderr or error}") from error
+
+
+def _bytes_changed(directory: Path, below: Path | None) -> int:
+    """Sum of the sizes of the regular files that ``below`` does not have in the same size and time."""
+    total = 0
+    pending = [""]
+    while pending:
+        relative = pending.pop()
+        with os.scandir(directory / relative) as entries:
+            for entry in entries:
+                name = os.path.join(relative, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(name)
+                elif entry.is_file(follow_symlinks=False):
+                    info = entry.stat(follow_symlinks=False)
+                    if below is None or not _same(info, below / name):
+                        total += info.st_size
+    return total
+
+
+def _same(info: os.stat_result, other: Path) -> bool:
+    try:
+        there = os.lstat(other)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (
+        stat.S_ISREG(there.st_mode)
+        and (there.st_size, there.st_mtime_ns) == (info.st_size, info.st_mtime_ns)
+    )

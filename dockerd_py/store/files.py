@@ -1,0 +1,61 @@
+"""Files and directories that survive a power loss: written aside, synced, renamed, and the directory synced."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dockerd_py.errors import StoreError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Put ``data`` at ``path``: readers see the old file or the whole new one, also after a power loss."""
+    aside = path.with_name(f".{path.name}.new")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in ``path`` durable (fsync(2) of a file says nothing about its name)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(path: Path, mode: int = 0o700) -> None:
+    """Make ``path`` and its parents; the mode holds whatever the umask is.  An existing one is left as it is."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
+
+
+@contextmanager
+def store_errors(doing: str) -> Iterator[None]:
+    """Turn an OSError inside the block into a StoreError that begins with ``doing``."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(doing, error) from error
+
+
+def store_error(doing: str, error: OSError) -> StoreError:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in _FULL:
+        return StoreError(f"{doing}: no space left on the disk{where}; free some and try again")
+    return StoreError(f"{doing}: {error.strerror or error}{where}")

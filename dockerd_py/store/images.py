@@ -1,0 +1,362 @@
+"""Images: configurations named by their sha256, on chains of layers, with tags that point at them.
+
+All images of the driver in use are kept in memory, so that ``get`` and ``list`` never wait.  A change is committed
+first and seen in memory afterwards; changes happen one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, NoSuchImage
+from dockerd_py.store import image_config, reference
+from dockerd_py.store.db import Database
+from dockerd_py.store.layers import Layer, LayerStore
+from dockerd_py.store.tasks import uninterrupted
+
+Users = Callable[[str], Sequence[tuple[str, bool]]]
+"""From an image's id to the containers made from it: (id, whether it runs)."""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One image with its names.  ``raw`` is its whole configuration, parsed; treat it as constant."""
+
+    id: str  # 64 hex digits
+    parent_id: str  # "" for none
+    created: int
+    size: int  # bytes of all its layers
+    tags: tuple[str, ...]  # "repo:tag", sorted
+    chain_id: str | None  # the topmost layer; None for an image without layers
+    raw: Mapping[str, Any]
+    driver: str
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        return tuple(self.raw["rootfs"]["diff_ids"])
+
+
+@dataclass(frozen=True)
+class ImageChange:
+    """One line of what a removal did: either a name ("repo:tag") or an id."""
+
+    untagged: str = ""
+    deleted: str = ""
+
+
+class ImageStore:
+    """The images of one driver.  ``load`` has to run before anything else."""
+
+    def __init__(self, db: Database, layers: LayerStore, driver: str) -> None:
+        self._db = db
+        self._layers = layers
+        self._driver = driver
+        self._images: dict[str, StoredImage] = {}
+        self._tags: dict[tuple[str, str], str] = {}
+        self._changing = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Read everything into memory."""
+        images, tags = await self._db.run(self._read)
+        self._images = {image.id: image for image in images}
+        self._tags = tags
+        for image_id in set(tags.values()):
+            self._refresh(image_id)
+
+    def list(self) -> builtins.list[StoredImage]:
+        """All images, the newest first."""
+        return sorted(self._images.values(), key=lambda image: (-image.created, image.id))
+
+    def get(self, ref: str) -> StoredImage:
+        """The image that ``ref`` names: a full id, ``[sha256:]`` and the beginning of one, or ``repo[:tag]``.
+
+        A tag wins over an id that starts the same way.  Raises NoSuchImage, AmbiguousId, BadParameter.
+        """
+        return self._resolve(ref)[0]
+
+    async def import_(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        repo: str = "",
+        tag: str = "",
+        message: str = "",
+        author: str = "",
+        changes: Sequence[str] = (),
+        origin: str = "-",
+        progress: Callable[[int], None] | None = None,
+    ) -> StoredImage:
+        """Make an image of one layer from a root filesystem's tar.
+
+        ``repo`` may hold the tag itself; "" leaves the image without a name.  ``progress`` is told the bytes taken.
+        Raises BadParameter, BadArchive, StoreError, and what ``source`` raises; nothing is left then.
+        """
+        name = _name(repo, tag)
+        config = image_config.apply_changes(changes)
+        created = time.time_ns()
+        comment = message or f"Imported from {origin}"
+        image_config.encode({"author": author, "comment": comment, "config": config})  # before all the work
+
+        def record(connection: sqlite3.Connection, layer: Layer) -> StoredImage:
+            raw = image_config.build(
+                created=created, diff_ids=[layer.diff_id], config=config, author=author, comment=comment,
+            )
+            image = StoredImage(
+                id=hashlib.sha256(raw).hexdigest(),
+                parent_id="",
+                created=created,
+                size=layer.size,
+                tags=(),
+                chain_id=layer.chain_id,
+                raw=json.loads(raw),
+                driver=self._driver,
+            )
+            self._insert(connection, image, raw)
+            if name:
+                self._point(connection, name, image.id)
+            return image
+
+        async with self._layers.unpacked(source, progress=progress) as layer:
+            return await uninterrupted(self._adopt(layer, record, name))
+
+    async def tag(self, ref: str, repo: str, tag: str = "", *, force: bool = True) -> StoredImage:
+        """Give the image another name.  Raises NoSuchImage, BadParameter; Conflict when the name belongs to another
+        image and ``force`` is not set (the first year's rule; today's API always sets it).
+        """
+        name = _name(repo, tag)
+        if not name:
+            raise BadParameter("repository name is required")
+        return await uninterrupted(self._tag(ref, name, force))
+
+    async def remove(
+        self,
+        ref: str,
+        users: Users,
+        *,
+        force: bool = False,
+        prune: bool = True,
+    ) -> builtins.list[ImageChange]:
+        """Take a name away and, with the last one, the image; parents that nothing names follow (``prune``).
+
+        Raises NoSuchImage, AmbiguousId, BadParameter, and Conflict in Docker's words when containers or other images
+        stand on it.
+        """
+        return await uninterrupted(self._remove(ref, users, force, prune))
+
+    # Below
+
+    def _resolve(self, ref: str) -> tuple[StoredImage, tuple[str, str] | None]:
+        """The image, and the name if it was found by one."""
+        if reference.is_full_id(ref):
+            image = self._images.get(ref.removeprefix("sha256:"))
+            if image is None:
+                raise NoSuchImage(ref)
+            return image, None
+        parsed: reference.Reference | None = None
+        wrong: BadParameter | None = None
+        try:
+            parsed = reference.parse(ref)
+        except BadParameter as error:
+            wrong = error
+        if parsed is not None and not parsed.digest:
+            name = (parsed.repository, parsed.tag_or_default)
+            if name in self._tags:
+                return self._images[self._tags[name]], name
+        prefix = reference.id_prefix(ref)
+        if prefix:
+            found = [image for image in self._images.values() if image.id.startswith(prefix)]
+            if len(found) > 1:
+                raise AmbiguousId(ref)
+            if found:
+                return found[0], None
+        if wrong is not None:
+            raise wrong
+        assert parsed is not None
+        raise NoSuchImage(str(parsed) if parsed.tag or parsed.digest else f"{parsed}:{reference.DEFAULT_TAG}")
+
+    async def _adopt(
+        self,
+        layer: Layer,
+        record: Callable[[sqlite3.Connection, Layer], StoredImage],
+        name: tuple[str, str] | None,
+    ) -> StoredImage:
+        async with self._changing:
+            image = await self._layers.adopt(layer, record)
+            self._images[image.id] = image
+            if name:
+                self._retag(name, image.id)
+            return self._images[image.id]
+
+    async def _tag(self, ref: str, name: tuple[str, str], force: bool) -> StoredImage:
+        async with self._changing:
+            image = self.get(ref)
+            owner = self._tags.get(name)
+            if owner is not None and owner != image.id and not force:
+                raise Conflict(
+                    f"Conflict: Tag {name[1]} is already set to image {owner}, if you want to replace it, "
+                    "please use -f option",
+                )
+            await self._db.run(lambda connection: self._point(connection, name, image.id))
+            self._retag(name, image.id)
+            return self._images[image.id]
+
+    async def _remove(self, ref: str, users: Users, force: bool, prune: bool) -> builtins.list[ImageChange]:
+        async with self._changing:
+            image, name = self._resolve(ref)
+            if name is None:
+                self._check_removal_by_id(image, users, force)
+                untag = [each for each, owner in self._tags.items() if owner == image.id]
+                delete = True
+            else:
+                containers = users(image.id)
+                if len(image.tags) == 1 and containers and not force:
+                    raise Conflict(
+                        f'conflict: unable to remove repository reference "{ref}" (must force) - container '
+                        f"{containers[0][0][:12]} is using its referenced image {image.short_id}",
+                    )
+                untag = [name]
+                # A name that goes while the image is held elsewhere leaves the image behind, nameless.
+                held = any(running for _, running in containers) or self._has_children(image)
+                delete = len(image.tags) == 1 and not held
+            doomed = [image] if delete else []
+            if delete and prune:
+                doomed += self._prunable_parents(image, users)
+            freed = await self._db.run(lambda connection: self._delete(connection, untag, doomed))
+            for each in untag:
+                del self._tags[each]
+            self._refresh(image.id)
+            for gone in doomed:
+                del self._images[gone.id]
+        await self._layers.drop(freed)
+        return [
+            *(ImageChange(untagged=f"{repo}:{tag}") for repo, tag in sorted(untag)),
+            *(ImageChange(deleted=gone.id) for gone in doomed),
+        ]
+
+    def _check_removal_by_id(self, image: StoredImage, users: Users, force: bool) -> None:
+        containers = users(image.id)
+        for container, running in containers:
+            if running:
+                raise Conflict(
+                    f"conflict: unable to delete {image.short_id} (cannot be forced) - image is being used by "
+                    f"running container {container[:12]}",
+                )
+        if self._has_children(image):
+            raise Conflict(
+                f"conflict: unable to delete {image.short_id} (cannot be forced) - image has dependent child images",
+            )
+        if force:
+            return
+        if len(image.tags) > 1:
+            raise Conflict(
+                f"conflict: unable to delete {image.short_id} (must be forced) - image is referenced in multiple "
+                "repositories",
+            )
+        for container, _ in containers:
+            raise Conflict(
+                f"conflict: unable to delete {image.short_id} (must be forced) - image is being used by stopped "
+                f"container {container[:12]}",
+            )
+
+    def _has_children(self, image: StoredImage) -> bool:
+        return any(other.parent_id == image.id for other in self._images.values())
+
+    def _prunable_parents(self, image: StoredImage, users: Users) -> builtins.list[StoredImage]:
+        """The parents, upwards, that have no name, no other child and no container."""
+        parents: list[StoredImage] = []
+        child = image
+        while (parent := self._images.get(child.parent_id)) is not None:
+            others = any(
+                other.parent_id == parent.id and other.id != child.id for other in self._images.values()
+            )
+            if parent.tags or others or users(parent.id):
+                break
+            parents.append(parent)
+            child = parent
+        return parents
+
+    def _insert(self, connection: sqlite3.Connection, image: StoredImage, raw: bytes) -> None:
+        connection.execute(
+            "INSERT OR IGNORE INTO images (driver, id, config, created, parent_id, chain_id, size)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (self._driver, image.id, raw, image.created, image.parent_id or None, image.chain_id, image.size),
+        )
+
+    def _point(self, connection: sqlite3.Connection, name: tuple[str, str], image_id: str) -> None:
+        connection.execute(
+            "INSERT INTO tags (driver, repo, tag, image_id) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (driver, repo, tag) DO UPDATE SET image_id = excluded.image_id",
+            (self._driver, *name, image_id),
+        )
+
+    def _delete(
+        self,
+        connection: sqlite3.Connection,
+        untag: builtins.list[tuple[str, str]],
+        doomed: builtins.list[StoredImage],
+    ) -> builtins.list[str]:
+        for repo, tag in untag:
+            connection.execute(
+                "DELETE FROM tags WHERE driver = ? AND repo = ? AND tag = ?", (self._driver, repo, tag),
+            )
+        freed: list[str] = []
+        for image in doomed:
+            connection.execute("DELETE FROM images WHERE driver = ? AND id = ?", (self._driver, image.id))
+            freed += self._layers.release(connection, image.chain_id)
+        return freed
+
+    def _read(
+        self,
+        connection: sqlite3.Connection,
+    ) -> tuple[builtins.list[StoredImage], dict[tuple[str, str], str]]:
+        images = [
+            StoredImage(
+                id=row["id"],
+                parent_id=row["parent_id"] or "",
+                created=row["created"],
+                size=row["size"],
+                tags=(),
+                chain_id=row["chain_id"],
+                raw=json.loads(row["config"]),
+                driver=self._driver,
+            )
+            for row in connection.execute("SELECT * FROM images WHERE driver = ?", (self._driver,))
+        ]
+        tags = connection.execute("SELECT repo, tag, image_id FROM tags WHERE driver = ?", (self._driver,))
+        return images, {(repo, tag): image_id for repo, tag, image_id in tags}
+
+    def _retag(self, name: tuple[str, str], image_id: str) -> None:
+        before = self._tags.get(name)
+        self._tags[name] = image_id
+        self._refresh(image_id)
+        if before is not None and before != image_id:
+            self._refresh(before)
+
+    def _refresh(self, image_id: str) -> None:
+        """Bring an image's tuple of names up to date."""
+        tags = sorted(f"{repo}:{tag}" for (repo, tag), owner in self._tags.items() if owner == image_id)
+        self._images[image_id] = replace(self._images[image_id], tags=tuple(tags))
+
+
+def _name(repo: str, tag: str) -> tuple[str, str] | None:
+    """The name to give, in its familiar form; None for no repository.  Raises BadParameter."""
+    if not repo:
+        if tag:
+            raise BadParameter(f'tag "{tag}" was given without a repository')
+        return None
+    parsed = reference.parse(repo)
+    if parsed.digest:
+        raise BadParameter("refusing to create a tag with a digest reference")
+    return parsed.repository, reference.check_tag(tag or parsed.tag)

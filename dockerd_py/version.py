@@ -1,0 +1,8 @@
+"""The product's version and the versions of the Remote API that it speaks.  Each stands here once."""
+
+VERSION = "0.1.0"
+
+API_VERSION = (1, 43)
+"""The newest Remote API: what a path without a version prefix means."""
+
+MIN_API_VERSION = (1, 0)

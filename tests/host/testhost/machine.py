@@ -1,0 +1,176 @@
+"""One booted test host: a root filesystem of which no change stays, in namespaces of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from . import cgroups
+
+BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
+BOOT_SECONDS = 60
+SHUTDOWN_SECONDS = 30
+POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
+
+
+class MachineFailed(Exception):
+    """The host did not boot, or did not shut down by itself."""
+
+
+class Machine:
+    """A context manager: inside the block, the host runs.
+
+    template: the root filesystem that it starts with, which it doesn't change.
+    runs: where it keeps its changes while it runs.
+    root: the host's root directory; files may be put there.
+    pid: of the host's PID 1, as seen from outside.
+    Leaving the block shuts the host down as an administrator would.  Raises MachineFailed when it hangs at that,
+    or never came up; it is killed and removed then too.
+    """
+
+    def __init__(self, template: Path, runs: Path) -> None:
+        self._template = template
+        self._runs = runs
+
+    def __enter__(self) -> Machine:
+        self._runs.mkdir(exist_ok=True)
+        _sweep(self._runs)
+        self._directory = Path(tempfile.mkdtemp(prefix="pydockerd-test-", dir=self._runs))
+        self.name = self._directory.name
+        self._lock = _lock(self._directory)
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._boot()
+        except BaseException:
+            self._destroy()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._shut_down()
+        finally:
+            self._destroy()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        terminal: bool = False,
+        quiet: bool = False,
+        properties: Sequence[str] = (),
+    ) -> int:
+        """Run ``argv`` in the host as a service of its own, with our streams, and return its exit code.
+
+        terminal: give it a terminal, joined to ours.
+        quiet: show what it prints only if it fails.
+        properties: further settings of the service.
+        """
+        # A plain nsenter would leave the process in a cgroup outside the host.
+        unit = ["systemd-run", "--quiet", "--collect", "--wait", "--pty" if terminal else "--pipe"]
+        unit += [f"--property={setting}" for setting in ("TasksMax=infinity", *properties)]
+        done = subprocess.run(
+            [*self._enter(), *unit, *argv],
+            stdin=None if terminal else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if quiet else None,
+            stderr=subprocess.STDOUT if quiet else None,
+            check=False,
+        )
+        if quiet and done.returncode != 0:
+            sys.stderr.write(done.stdout.decode(errors="replace"))
+        return done.returncode
+
+    def _enter(self) -> list[str]:
+        return ["nsenter", f"--target={self.pid}", "--all", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8"]  # fmt: skip
+
+    def _boot(self) -> None:
+        groups = cgroups.create(self.name)
+        options = ["unified" if each.unified else each.options for each in cgroups.hierarchies()]
+        self._process = subprocess.Popen(
+            # PID 1 dies with unshare, and unshare with us.  It must not see the terminal's Ctrl-C, which reboots.
+            ["setpriv", "--pdeathsig", "KILL",
+             "unshare", "--mount", "--pid", "--cgroup", "--net", "--uts", "--ipc", "--fork", "--kill-child",
+             BOOT_SCRIPT, self._template, self._directory, self.name, *options],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=lambda: cgroups.enter(groups),  # noqa: PLW1509 - there are no threads here
+        )  # fmt: skip
+        deadline = time.monotonic() + BOOT_SECONDS
+        while not self._is_up():
+            if self._process.poll() is not None:
+                raise MachineFailed(f"the test host's PID 1 ended with code {self._process.returncode} at once")
+            if time.monotonic() > deadline:
+                raise MachineFailed(f"the test host was not up after {BOOT_SECONDS} s")
+            time.sleep(0.02)
+        state = subprocess.run([*self._enter(), "systemctl", "is-system-running", "--wait"],
+                               stdout=subprocess.PIPE, text=True, timeout=BOOT_SECONDS, check=False)  # fmt: skip
+        if state.stdout.strip() != "running":
+            subprocess.run([*self._enter(), "systemctl", "--no-pager", "--failed"], check=False)
+            raise MachineFailed(f"the test host is {state.stdout.strip()} after its boot")
+
+    def _is_up(self) -> bool:
+        """Whether systemd, not the boot script any more, is PID 1 and listens."""
+        assert self._process is not None
+        parent = self._process.pid
+        try:
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+            if not children:
+                return False
+            self.pid = int(children[0])
+            self.root = Path(f"/proc/{self.pid}/root")
+            systemd = Path(f"/proc/{self.pid}/comm").read_text().strip() == "systemd"
+        except FileNotFoundError:
+            return False
+        return systemd and (self.root / "run/systemd/private").exists()
+
+    def _shut_down(self) -> None:
+        assert self._process is not None
+        os.kill(self.pid, POWER_OFF)
+        try:
+            self._process.wait(SHUTDOWN_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise MachineFailed(f"the test host had not shut down after {SHUTDOWN_SECONDS} s") from None
+
+    def _destroy(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        cgroups.remove(self.name)
+        shutil.rmtree(self._directory)
+        os.close(self._lock)
+
+
+def _lock(directory: Path) -> int:
+    """Held while the run lives; the kernel lets go of it when we die, however that is."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _sweep(runs: Path) -> None:
+    """Remove what runs left that were killed."""
+    for directory in runs.iterdir():
+        try:
+            lock = _lock(directory)
+        except BlockingIOError:
+            continue
+        cgroups.remove(directory.name)
+        shutil.rmtree(directory)
+        os.close(lock)
