@@ -34,6 +34,7 @@ class Framing:
         self._partial = bytearray()  # of a head or line that has not ended yet
         self._remaining = 0
         self._hijacked = False
+        self.requests = 0  # heads seen so far
 
     def advance(self, data: bytes) -> int | None:
         """Follow ``data``, the next bytes of the connection.  The index in it at which the body of a hijacking
@@ -68,6 +69,7 @@ class Framing:
         return position + end + len(_END_OF_HEAD) - before
 
     def _begin_body(self, head: bytes) -> None:
+        self.requests += 1
         self._hijacked = self._hijacks(head) or _UPGRADE.search(head) is not None
         lengths = set(_LENGTH.findall(head))
         codings = _CODING.findall(head)

@@ -38,14 +38,19 @@ class Front(asyncio.Protocol):
         self._fronts = fronts
         self._framing = Framing(lambda head: _HIJACKING.match(head) is not None)
         self._held: bytearray | None = None
+        self._handled = 0
         self._lost = False
         self._flushed: asyncio.Future[None] | None = None
         self._watched: set[asyncio.Future[Any]] = set()
 
+    def next_request(self) -> None:
+        """Tell that the next of the connection's requests is being handled."""
+        self._handled += 1
+
     @property
     def holding(self) -> bool:
-        """Whether the request at hand may be hijacked: everything behind it is being held back."""
-        return self._held is not None
+        """Whether the request being handled may be hijacked: everything behind it is being held back."""
+        return self._held is not None and self._handled == self._framing.requests
 
     @property
     def gone(self) -> bool:

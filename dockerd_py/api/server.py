@@ -80,6 +80,7 @@ class ApiServer:
         front = self._fronts.get(request.transport) if request.transport is not None else None
         if front is None:
             return NoAnswer()
+        front.next_request()
         answer = await self._answer(request, front)
         if front.holding:
             # What was held back was never shown to the HTTP parser, so no further request can follow.

@@ -177,6 +177,8 @@ def _pipeline(text: str) -> Operand:
         if match is None:
             raise TemplateError(f"template parsing error: not understood: {text[at:].strip()[:40]}")
         kind = match.lastgroup or ""
+        if kind == "variable":
+            raise TemplateError(f"template parsing error: variables are not understood: {match[kind]}")
         tokens.append((kind, match[kind]))
         at = match.end()
     operand, rest = _piped(tokens, text)
@@ -241,8 +243,6 @@ def _operand(tokens: list[tuple[str, str]], text: str) -> tuple[Operand, list[tu
             fields = rest[0][1][1:].split(".")
             return (lambda scope: _descend(inner(scope), fields)), rest[1:]
         return inner, rest
-    if kind == "variable":
-        raise TemplateError(f"template parsing error: variables are not understood: {token}")
     raise TemplateError(f"template parsing error: unexpected {token!r} in {{{{{text}}}}}")
 
 

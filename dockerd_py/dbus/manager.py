@@ -133,7 +133,7 @@ class ManagerObject(BusObject):
         name, config, host = options.container_settings(image, command, given)
         created = await self._engine.containers.create(config, host, name)
         for warning in created.warnings:
-            log.warning("container %s: %s", created.id[:12], warning)
+            log.info("container %s: %s", created.id[:12], warning)
         self._announce(created.id)
         return created.id
 

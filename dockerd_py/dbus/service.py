@@ -59,6 +59,7 @@ class BusService:
         """``address`` is a D-Bus address of a unix socket; "" is the system bus."""
         self._address = address or os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS
         self._task: asyncio.Task[None] | None = None
+        self._session: Session | None = None
 
     async def start(self, engine: Engine) -> None:
         """Return when the name is ours, or when it is clear that it is not to be had now.  Raises nothing."""
@@ -79,9 +80,8 @@ class BusService:
         delay = _FIRST_DELAY
         try:
             while True:
-                session = None
                 try:
-                    session = Session(self._address, engine, facts)
+                    session = self._session = Session(self._address, engine, facts)
                     await session.open()
                 except _Refused as reason:
                     log.warning("no D-Bus interface: %s", reason)
@@ -98,8 +98,9 @@ class BusService:
                     log.info("serving %s on the bus", NAME)
                     log.warning("the connection to the bus ended (%s), trying again", await session.serve())
                 finally:
-                    if session is not None:
-                        await session.close()
+                    if self._session is not None:
+                        await self._session.close()
+                        self._session = None
                 settled.set()
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _LAST_DELAY)
@@ -119,7 +120,7 @@ class Session:
     def __init__(self, address: str, engine: Engine, facts: Facts) -> None:
         self._engine = engine
         self._connection = Connection(address, self._handle)
-        self._calls = Calls(self._connection, Authority(self._connection))
+        self.calls = Calls(self._connection, Authority(self._connection))
         self._tree = tree.Tree(engine, ManagerObject(engine, facts, self.refresh), self.refresh)
         self._told: dict[str, dict[str, Any]] = {}
 
@@ -152,7 +153,7 @@ class Session:
             await asyncio.wait((following, ending))
 
     async def close(self) -> None:
-        await self._calls.stop()
+        await self.calls.stop()
         if self._connection.connected:
             await self._connection.flush(_FLUSH_SECONDS)
         self._connection.close()
@@ -208,7 +209,7 @@ class Session:
         if message.message_type is MessageType.SIGNAL:
             close_all(message.unix_fds)
             if message.sender == BUS_NAME and message.member == "NameOwnerChanged":
-                self._calls.caller_left(message.body[0])
+                self.calls.caller_left(message.body[0])
             return
         started = False
         try:
@@ -219,7 +220,7 @@ class Session:
                 signature, value = tree.answer(self._tree, standard, message)
                 reply_to(self._connection, message, signature, value)
                 return
-            self._calls.begin(self._tree.target(message), message)
+            self.calls.begin(self._tree.target(message), message)
             started = True
         except Exception as error:  # noqa: BLE001 - translated, and logged with its traceback
             refuse(self._connection, message, error)

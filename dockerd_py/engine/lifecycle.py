@@ -20,6 +20,7 @@ import shutil
 import time
 from collections.abc import Callable
 
+from dockerd_py import subprocesses
 from dockerd_py.config import Config
 from dockerd_py.engine import settings, signals
 from dockerd_py.engine.events import EventLog
@@ -238,10 +239,16 @@ class Lifecycle:
         record.cgroup = ""
         try:
             await self._units.remove(record.scope)
+            await self.forget_runtime_state(record.id)
             await self._store.layers.unmount_rw(record.id)
         except PydockerdError as error:
             log.error("%s: %s; recovery will try again at the next start", record.id, error)
         shutil.rmtree(self._paths.run_directory(record.id), ignore_errors=True)
+
+    async def forget_runtime_state(self, container_id: str) -> None:
+        """Take the OCI runtime's own state away, where a killed monitor left it.  Raises ProgramFailed."""
+        if (self._paths.runtime_root / container_id).exists():
+            await subprocesses.run(self._runtime.delete(container_id, force=True))
 
     # Signals
 

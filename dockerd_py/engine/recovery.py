@@ -127,6 +127,9 @@ class Recovery:
                 monitor.close()
             await self._units.remove(f"container-{entry.name}.scope")
             shutil.rmtree(entry, ignore_errors=True)
+        for entry in self._paths.runtime_root.iterdir():
+            if entry.name not in known:
+                await self._lifecycle.forget_runtime_state(entry.name)
         for entry in self._paths.containers.iterdir():
             if entry.name not in known:
                 shutil.rmtree(entry, ignore_errors=True)

@@ -123,13 +123,11 @@ def _statements(script: str) -> list[str]:
     """The statements of a script, one by one: ``executescript`` would commit the transaction around it."""
     statements: list[str] = []
     pending = ""
-    for line in script.splitlines(keepends=True):
-        pending += line
+    for piece in script.split(";"):
+        pending += piece + ";"
         if sqlite3.complete_statement(pending):
             statements.append(pending)
             pending = ""
-    if pending.strip():
-        statements.append(pending)
     return statements
 
 

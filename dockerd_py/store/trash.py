@@ -62,7 +62,7 @@ class Trash:
             self._worker = asyncio.get_running_loop().create_task(self._work(), name="store-trash")
 
     async def emptied(self) -> None:
-        """Empty the trash and return when that is done.  What can't be deleted is logged, and left to the next start."""
+        """Empty the trash and return when that is done.  What cannot go is logged, and left to the next start."""
         await asyncio.to_thread(unmount_below, self.directory)
         for _ in range(_ATTEMPTS):
             names = await asyncio.to_thread(os.listdir, self.directory)

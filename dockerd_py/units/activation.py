@@ -38,9 +38,7 @@ def activation_sockets(environ: Mapping[str, str] = os.environ, *, first: int = 
         raise ConfigError(f"LISTEN_FDNAMES names {len(names)} descriptors, LISTEN_FDS says {count}")
     for fd in descriptors:
         _keep_to_ourselves(fd)
-    return [
-        ActivationSocket(names[i] if names else "unknown", _listening(fd)) for i, fd in enumerate(descriptors)
-    ]
+    return [ActivationSocket(names[i] if names else "unknown", _listening(fd)) for i, fd in enumerate(descriptors)]
 
 
 def _keep_to_ourselves(fd: int) -> None:

@@ -28,14 +28,14 @@ class Hierarchy:
     def locate(self, path: str) -> Path:
         """The directory of the group ``path`` (as /proc/<pid>/cgroup spells it).
 
-        A group outside the mounted part is looked for below the mount point itself, which is where a container
-        without a control group namespace of its own finds its tree.
+        A group above our namespace is taken as the namespace's root.  A group outside the mounted part is looked
+        for below the mount point, where a container without a control group namespace finds its tree.
         """
         root = self.root.rstrip("/")
-        if path == root or path.startswith(root + "/"):
-            path = path[len(root) :]
-        elif path.startswith("/.."):
+        if path.startswith("/.."):
             path = ""
+        elif path == root or path.startswith(root + "/"):
+            path = path[len(root) :]
         return self.mount / path.lstrip("/")
 
     def spell(self, directory: Path) -> str:

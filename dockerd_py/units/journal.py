@@ -129,7 +129,7 @@ class JournalReader:
     def _open(self, container_id: str, streams: Collection[int], *matches: str) -> Any:
         from systemd._reader import LOCAL_ONLY, _Reader  # noqa: PLC0415 - the daemon also runs without it
 
-        reader = _Reader(path=self._directory) if self._directory else _Reader(flags=LOCAL_ONLY)
+        reader = _Reader(flags=0, path=self._directory) if self._directory else _Reader(flags=LOCAL_ONLY)
         try:
             reader.data_threshold = 0
             reader.add_match(f"CONTAINER_ID_FULL={container_id}")

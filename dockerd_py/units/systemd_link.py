@@ -91,8 +91,8 @@ class SystemdLink:
         return str(await self._request(request, timeout + ANSWER_WITHIN))
 
     async def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write_eof()  # also where a forked process still holds a copy of the socket
         if self._process is not None:
             try:
                 await asyncio.wait_for(self._process.wait(), 5)

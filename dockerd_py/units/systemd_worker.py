@@ -62,6 +62,7 @@ class Bus:
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self._bus: DBus | None = None
+        self._was_there = False
 
     def fileno(self) -> int | None:
         return None if self._bus is None else int(self._bus.get_fd())
@@ -71,7 +72,7 @@ class Bus:
             return self._bus
         bus = DBus()
         bus.open()
-        self._bus = bus
+        self._bus, self._was_there = bus, True
         rule = (
             f"type='signal',sender='{SYSTEMD.decode()}',path='{SYSTEMD_PATH.decode()}',"
             f"interface='{MANAGER.decode()}',member='JobRemoved'"
@@ -122,7 +123,7 @@ class Bus:
                 return self.connect()
             except DBusBaseError:
                 self.drop()
-                if time.monotonic() > deadline:
+                if not self._was_there or time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import os
 import secrets
 import socket
@@ -19,10 +18,6 @@ from dockerd_py.units.journal import JournalReader, JournalRecord
 from dockerd_py.units.systemd import SystemdUnits
 
 JOURNAL = "/run/systemd/journal/socket"
-
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/run/systemd/system").is_dir(), reason="needs root on a booted systemd"
-)
 
 # The same, as a program: it runs in a service, where the journal's default rate limit can be lifted.
 FLOOD = """
@@ -149,8 +144,9 @@ def test_a_forged_record_of_another_user_is_not_in_the_log(log: Log) -> None:
     forge = (
         "import os, socket, sys\nos.setgid(65534); os.setuid(65534)\n"
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect('/run/systemd/journal/socket')\n"
-        "s.send(b'PRIORITY=6\\nMESSAGE=forged\\n_UID=0\\nCONTAINER_ID_FULL=' + sys.argv[1].encode() + b'\\nCONTAINER_LOG_EPOCH='\n"
-        " + sys.argv[2].encode() + b'\\nCONTAINER_LOG_ORDINAL=2\\nSYSLOG_TIMESTAMP=2030-01-01T00:00:00Z\\n')"
+        "fields = 'PRIORITY=6\\nMESSAGE=forged\\n_UID=0\\nCONTAINER_ID_FULL=%s\\nCONTAINER_LOG_EPOCH=%s\\n'\n"
+        "fields += 'CONTAINER_LOG_ORDINAL=2\\nSYSLOG_TIMESTAMP=2030-01-01T00:00:00Z\\n'\n"
+        "s.send((fields % tuple(sys.argv[1:])).encode())"
     )
     subprocess.run([sys.executable, "-I", "-c", forge, log.container, log.epoch], check=True)
     time.sleep(0.5)
@@ -310,9 +306,9 @@ def test_a_hundred_thousand_lines_are_complete_and_quickly_read(
         await units.start_service(f"pydockerd-test-{secrets.token_hex(4)}.service", argv, properties)
         await units.close()
 
-    begin = datetime.datetime.now()
+    begin = time.perf_counter()
     asyncio.run(flood())
-    wrote = datetime.datetime.now() - begin
+    wrote = time.perf_counter() - begin
     reader = JournalReader()
     assert reader.wait_for(container, epoch, count, 30)
     start = time.perf_counter()
@@ -328,6 +324,5 @@ def test_a_hundred_thousand_lines_are_complete_and_quickly_read(
     assert len([r for batch in reader.read(container, tail=10) for r in batch]) == 10
     tail = time.perf_counter() - begun
     with capsys.disabled():
-        rate = count / took
-        print(f" [written in {wrote.total_seconds():.1f} s, read {rate:,.0f}/s, tail of 10 {tail * 1e3:.1f} ms]", end="")
-    assert rate > 10_000
+        print(f" [written in {wrote:.1f} s, read {count / took:,.0f}/s, tail of 10 {tail * 1e3:.1f} ms]", end="")
+    assert count / took > 10_000

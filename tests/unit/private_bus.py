@@ -88,15 +88,20 @@ class PrivateBus:
             self._process = None
         self.socket.unlink(missing_ok=True)
 
-    def busctl(self, *arguments: str, user: int = 0, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+    def busctl(self, *arguments: str, user: int = 0) -> subprocess.CompletedProcess[str]:
         """Run busctl as ``user`` on this bus."""
+        return self.run("busctl", f"--address={self.address}", *arguments, user=user)
+
+    def run(self, *argv: str, user: int) -> subprocess.CompletedProcess[str]:
+        """Run a client as ``user``, for which this is the session bus."""
         return subprocess.run(
-            ["busctl", f"--address={self.address}", *arguments],
+            argv,
+            env={**os.environ, "DBUS_SESSION_BUS_ADDRESS": self.address},
             user=user,
             group=user,
             extra_groups=[],
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=20,
             check=False,
         )

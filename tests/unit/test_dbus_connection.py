@@ -4,13 +4,14 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dbus_next.constants import MessageType
 from dbus_next.message import Message
+from dbus_next.signature import SignatureTree
 from private_bus import PrivateBus
 
 from dockerd_py.dbus import connection as module
@@ -18,13 +19,12 @@ from dockerd_py.dbus.connection import BUS_NAME, BUS_PATH, MAX_BODY, BusCallFail
 from dockerd_py.errors import TimedOut
 
 
-def _run(scenario: Callable[[PrivateBus], Awaitable[None]]) -> None:
+def _run(scenario: Callable[[PrivateBus], Coroutine[None, None, None]]) -> None:
+    async def act(bus: PrivateBus) -> None:
+        await asyncio.wait_for(scenario(bus), 30)
+
     with PrivateBus(open_to_all=True) as bus:
-        asyncio.run(asyncio.wait_for(_awaitable(scenario(bus)), 30))  # type: ignore[arg-type]
-
-
-async def _awaitable(scenario: Awaitable[None]) -> None:
-    await scenario
+        asyncio.run(act(bus))
 
 
 class _Peer:
@@ -32,6 +32,7 @@ class _Peer:
 
     def __init__(self, bus: PrivateBus) -> None:
         self.got: list[Message] = []
+        self._arrived = asyncio.Event()
         self.connection = Connection(bus.address, self._take)
 
     async def open(self) -> _Peer:
@@ -40,7 +41,8 @@ class _Peer:
 
     async def next(self, count: int = 1) -> list[Message]:
         while len(self.got) < count:
-            await asyncio.sleep(0.005)
+            self._arrived.clear()
+            await self._arrived.wait()
         return self.got
 
     @property
@@ -65,6 +67,7 @@ class _Peer:
             self.connection.send(Message.new_method_return(message, message.signature, message.body))
         else:
             self.got.append(message)
+            self._arrived.set()
 
 
 def test_a_call_returns_the_body_of_its_answer() -> None:
@@ -88,7 +91,7 @@ def test_an_error_reply_is_raised_with_its_name() -> None:
 def test_a_call_that_nobody_answers_ends() -> None:
     async def scenario(bus: PrivateBus) -> None:
         a, b = await _Peer(bus).open(), await _Peer(bus).open()
-        with pytest.raises(TimedOut, match="did not answer Silence within 0.2 s"):
+        with pytest.raises(TimedOut, match=r"did not answer Silence within 0\.2 s"):
             await a.connection.ask(b.name, "/x", "a.b", "Silence", timeout=0.2)
         assert await a.connection.ask(b.name, "/x", "a.b", "Echo", "s", ["still here"]) == ["still here"]
 
@@ -100,7 +103,7 @@ def test_a_message_of_a_type_that_nobody_knows_is_dropped() -> None:
         a, b = await _Peer(bus).open(), await _Peer(bus).open()
         strange = a.signal_to(b)
         strange.serial = a.connection.next_serial()
-        data = bytearray(strange._marshall())
+        data = bytearray(strange._marshall())  # type: ignore[no-untyped-call]
         data[1] = 77
         a.connection._sock.sendall(data)
         await a.connection.send(a.signal_to(b, "After"))
@@ -173,7 +176,7 @@ def test_signatures_that_callers_invent_are_forgotten() -> None:
             body = [{"s": "", "b": False}.get(kind, 0) for kind in signature]
             a.connection.send(a.signal_to(b, "S", signature, body))
         await b.next(600)
-        assert len(module.SignatureTree._cache) < 600
+        assert len(SignatureTree._cache) < 600
 
     _run(scenario)
 

@@ -80,7 +80,7 @@ async def _feed(
 ) -> None:
     """Pass all of ``source`` on.  A helper that has seen enough closes its end, and its answer says why."""
     taken = 0
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    try:
         async for data in source:
             for start in range(0, len(data), _PIECE):
                 sink.write(data[start : start + _PIECE])
@@ -88,8 +88,13 @@ async def _feed(
             taken += len(data)
             if progress is not None:
                 progress(taken)
+    except (BrokenPipeError, ConnectionResetError):
+        if not sink.is_closing():
+            raise  # the source's own
+    finally:
         sink.close()
-        await sink.wait_closed()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await sink.wait_closed()
 
 
 def _read_answer(fd: int, returncode: int | None) -> Unpacked:

@@ -1,0 +1,31 @@
+"""Fixtures that several files share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from daemons import Daemon
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon with an image named busybox.  Shared by a module's tests: each leaves it as it found it."""
+    one = Daemon(tmp_path_factory.mktemp("daemon"))
+    one.start()
+    one.import_busybox()
+    yield one
+    one.close()
+    assert one.leftovers() == []
+
+
+@pytest.fixture
+def own_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that a test may kill."""
+    one = Daemon(tmp_path_factory.mktemp("own"))
+    one.start()
+    one.import_busybox()
+    yield one
+    one.close()
+    assert one.leftovers() == []

@@ -1,0 +1,215 @@
+"""A real daemon on a root of its own, for tests: started, asked over HTTP, killed, looked at afterwards."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bundles import make_rootfs
+
+
+class Reply:
+    def __init__(self, status: int, data: bytes) -> None:
+        self.status = status
+        self.data = data
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.data)
+
+    @property
+    def message(self) -> str:
+        return str(self.json["message"])
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(os.fspath(self._path))
+
+
+class Daemon:
+    """One root directory and the daemons that serve it one after the other."""
+
+    def __init__(self, directory: Path, *flags: str) -> None:
+        self.directory = directory
+        self.root = directory / "root"
+        self.run = directory / "run"
+        self.socket = directory / "sock"
+        self.pidfile = directory / "pid"
+        self.log = directory / "daemon.log"
+        self.flags = flags
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def argv(self, *flags: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "dockerd_py.daemon.main", "-D", "-H", f"unix://{self.socket}"),
+            *("-g", str(self.root), "-p", str(self.pidfile), "--exec-root", str(self.run)),
+            *(flags or self.flags),
+        ]
+
+    def start(self, *flags: str) -> None:
+        with open(self.log, "ab") as log:
+            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+            self.process = subprocess.Popen(self.argv(*flags), stderr=log, env=environment, cwd="/")
+        until(lambda: self.ready() or self.process is None or self.process.poll() is not None, 30)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def ready(self) -> bool:
+        try:
+            return self.get("/_ping").status == 200
+        except OSError:
+            return False
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(30)
+        self.process = None
+        return code
+
+    def close(self) -> None:
+        """Remove every container and stop; what is left over afterwards is for the test to look at."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        for container in self.get("/containers/json?all=1").json:
+            self.delete(f"/containers/{container['Id']}?force=1")
+        self.stop()
+
+    def call(
+        self, method: str, path: str, body: object = None, timeout: float = 60, version: str = "1.43"
+    ) -> Reply:
+        connection = _UnixConnection(self.socket, timeout)
+        headers = {}
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, f"/v{version}{path}", body=body, headers=headers)
+            response = connection.getresponse()
+            return Reply(response.status, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **options: Any) -> Reply:
+        return self.call("GET", path, **options)
+
+    def post(self, path: str, body: object = None, **options: Any) -> Reply:
+        return self.call("POST", path, body, **options)
+
+    def delete(self, path: str) -> Reply:
+        return self.call("DELETE", path)
+
+    # What a test does all the time
+
+    def import_busybox(self, name: str = "busybox") -> None:
+        reply = self.post(f"/images/create?fromSrc=-&repo={name}", busybox_tar(self.directory))
+        assert reply.status == 200, reply.data
+        assert b'"error"' not in reply.data, reply.data
+
+    def create(self, *command: str, name: str = "", host: dict[str, Any] | None = None, **config: Any) -> str:
+        body = {"Image": "busybox", "Cmd": list(command), "HostConfig": {"NetworkMode": "none", **(host or {})}, **config}
+        reply = self.post("/containers/create" + (f"?name={name}" if name else ""), body)
+        assert reply.status == 201, reply.data
+        return str(reply.json["Id"])
+
+    def run_detached(self, *command: str, **options: Any) -> str:
+        container = self.create(*command, **options)
+        reply = self.post(f"/containers/{container}/start")
+        assert reply.status == 204, reply.data
+        return container
+
+    def run_to_end(self, *command: str, **options: Any) -> tuple[int, bytes]:
+        """(exit code, the two streams as one)."""
+        container = self.run_detached(*command, **options)
+        return self.wait(container), self.logs(container)
+
+    def wait(self, container: str) -> int:
+        reply = self.post(f"/containers/{container}/wait")
+        assert reply.status == 200, reply.data
+        return int(reply.json["StatusCode"])
+
+    def inspect(self, container: str) -> Any:
+        reply = self.get(f"/containers/{container}/json")
+        assert reply.status == 200, reply.data
+        return reply.json
+
+    def logs(self, container: str, query: str = "stdout=1&stderr=1") -> bytes:
+        reply = self.get(f"/containers/{container}/logs?{query}")
+        assert reply.status == 200, reply.data
+        return b"".join(payload for _stream, payload in frames(reply.data))
+
+    # What must not be left over
+
+    def mounts(self) -> list[str]:
+        text = Path("/proc/self/mountinfo").read_text()
+        return [line for line in text.splitlines() if f"{self.directory}/" in line]
+
+    def processes(self) -> list[str]:
+        """Command lines of processes that name this directory."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    text = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    continue
+                if str(self.directory) in text and int(entry.name) != os.getpid():
+                    found.append(text)
+        return found
+
+    def leftovers(self) -> list[str]:
+        """Whatever a container might have left, once all of them are removed."""
+        found = [f"mount {line}" for line in self.mounts()]
+        for directory in (self.root / "containers", self.root / "spool", self.run / "containers", self.run / "runtime"):
+            if directory.is_dir():
+                found += [str(path) for path in directory.iterdir()]
+        return found
+
+
+def frames(data: bytes) -> list[tuple[int, bytes]]:
+    """Docker's stdcopy frames."""
+    found, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "big")
+        found.append((data[at], data[at + 8 : at + 8 + size]))
+        at += 8 + size
+    return found
+
+
+_tar: bytes = b""
+
+
+def busybox_tar(directory: Path) -> bytes:
+    global _tar  # noqa: PLW0603 - the same for every test
+    if not _tar:
+        rootfs = make_rootfs(directory / "rootfs-for-tar")
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.add(rootfs, arcname=".")
+        _tar = buffer.getvalue()
+    return _tar
+
+
+def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait for a condition, or fail."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
