@@ -32,7 +32,8 @@ def render(rows: Sequence[Row], headings: dict[str, str], columns: Sequence[str]
     with_headings = format_.startswith("table ")
     text = format_.removeprefix("table ").replace("\\t", "\t").replace("\\n", "\n")
     template = Template(text, printable)
+    heading = template.render(headings)  # always, so that a misspelt field is found where there are no rows, too
     rendered = [template.render(row) for row in rows]
     if not with_headings:
         return "".join(line + "\n" for line in rendered)
-    return table([line.split("\t") for line in (template.render(headings), *rendered)])
+    return table([line.split("\t") for line in (heading, *rendered)])

@@ -90,9 +90,12 @@ def _run(argv: list[str]) -> int:
         raise UsageError(f"'{name}' is not a pydocker command\n{HINT}")
     from dockerd_py.cli.client import Client, default_host
 
-    address = hosts[0] if hosts else default_host()
+    try:
+        host = Host((hosts[0] if hosts else default_host()) or DEFAULT_HOST)
+    except UsageError as error:
+        raise UsageError(f"{error}\n{HINT}") from None
     debug = parsed.boolean("debug") or bool(os.environ.get("DEBUG"))
-    return command.run(Client(Host(address or DEFAULT_HOST), debug), rest)
+    return command.run(Client(host, debug), rest)
 
 
 def usage() -> str:

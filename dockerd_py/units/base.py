@@ -75,6 +75,10 @@ class Units(Protocol):
     cgroup_version: int  # 1 (also hybrid) or 2
     reason: str  # why this kind was chosen: a sentence for `info`
 
+    async def expect_start(self) -> None:
+        """Say that a start is near, and let it run beside other work: it takes the 5 to 20 ms that the kernel asks
+        for the first move of a process after an idle while out of `start_scope`'s time.  Changes nothing."""
+
     async def start_scope(self, spec: ScopeSpec, pid: int) -> str:
         """Make the scope around ``pid``, a process that waits, and return the scope's control group.
 

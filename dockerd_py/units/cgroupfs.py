@@ -51,6 +51,9 @@ class CgroupfsUnits:
         """The controllers that limits can use."""
         return frozenset(c for group in self._groups for c in group.controllers)
 
+    async def expect_start(self) -> None:
+        await asyncio.to_thread(hierarchy.pay_for_first_move, (group.hierarchy for group in self._groups))
+
     async def start_scope(self, spec: ScopeSpec, pid: int) -> str:
         return await asyncio.to_thread(self._start, spec, pid)
 

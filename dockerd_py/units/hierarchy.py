@@ -5,6 +5,7 @@ Shapes: proc_pid_mountinfo(5), cgroups(7).  Everything here is a pure function o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -108,6 +109,19 @@ def read_pids(directory: Path) -> list[int]:
             continue
         pids.update(dict.fromkeys(int(word) for word in text.split() if word != "0"))
     return list(pids)
+
+
+def pay_for_first_move(hierarchies: Iterable[Hierarchy]) -> None:
+    """Move this process to where it is: nothing changes, and the next moves of any process are quick.
+
+    The kernel takes a lock over all forks for a move.  After an idle while it waits for a grace period first, 5 to
+    20 ms; shortly after another move it does not.
+    """
+    for place in hierarchies:
+        if not place.path.startswith("/.."):
+            with contextlib.suppress(OSError):  # read-only: the price is paid later then
+                (place.own / "cgroup.procs").write_text(str(os.getpid()))
+                return
 
 
 def _mounts(mountinfo: str) -> Iterable[tuple[int, frozenset[str], Path, str, bool]]:

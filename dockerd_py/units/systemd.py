@@ -74,6 +74,9 @@ class SystemdUnits:
         manager = ("org.freedesktop.systemd1.Manager", "Version")
         return str(await self._link.call("Get", "ss", *manager, interface="org.freedesktop.DBus.Properties"))
 
+    async def expect_start(self) -> None:
+        await asyncio.to_thread(hierarchy.pay_for_first_move, self._hierarchies)
+
     async def start_scope(self, spec: ScopeSpec, pid: int) -> str:
         properties = self._birth(spec, pid)
         deadline = time.monotonic() + JOB_WITHIN

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from dockerd_py.cli import moments, text
+from dockerd_py.cli.errors import TemplateError
 from dockerd_py.cli.listing import render
 from dockerd_py.cli.reference import split_reference
 
@@ -120,6 +121,11 @@ def test_a_template_is_a_line_for_each() -> None:
 
 def test_a_table_of_a_template_has_headings() -> None:
     assert render(ROWS[1:], HEADINGS, [], r"table {{.Tag}}\t{{.ID}}") == "TAG       IMAGE ID\nb         def\n"
+
+
+def test_a_misspelt_field_is_an_error_where_there_is_nothing_to_list() -> None:
+    with pytest.raises(TemplateError, match=r"there is no \.Tga"):
+        render([], HEADINGS, [], "{{.Tga}}")
 
 
 def test_json_is_an_object_a_line() -> None:
