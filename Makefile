@@ -70,7 +70,7 @@ testhost-shell: deb
 test: lint test-unit deb lint-deb test-host
 
 bench: $(VENV)/.run
-	@bench/beside-dockerd $(VENV)/bin
+	@$(PYTHON) bench/beside_dockerd.py $(VENV)/bin $(T)
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -42,7 +42,10 @@ async def list_(call: Call) -> web.StreamResponse:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    wanted = decode_create(await call.json_body())
+    body = await call.json_body()
+    if not body:
+        raise BadParameter("Config cannot be empty in order to create a container")
+    wanted = decode_create(body)
     if platform := call.text("platform"):
         await _check_platform(call, platform)
     for path in wanted.must_exist:

@@ -16,7 +16,6 @@ from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter, NotSupported
 
 NETWORK_MODES = ("default", "bridge", "none", "host")
-LOG_DRIVERS = ("", "journald", "json-file")
 DEFAULT_SHM_SIZE = 64 << 20
 
 Benign = Callable[[Any], bool]
@@ -53,11 +52,6 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig,
             f"use one of {', '.join(NETWORK_MODES)}"
         )
     log_fields = fields.object("LogConfig")
-    log_driver = log_fields.text("Type")
-    if log_driver not in LOG_DRIVERS:
-        raise NotSupported(
-            f'HostConfig.LogConfig.Type "{log_driver}" is not supported by this version; use journald or json-file'
-        )
     check_port_bindings(fields)
     binds, must_exist = _binds(fields)
     host = HostConfig(
@@ -71,7 +65,7 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig,
         pids_limit=max(0, fields.number("PidsLimit")),  # likewise
         network_mode=network_mode,
         auto_remove=fields.flag("AutoRemove"),
-        log_driver=log_driver,
+        log_driver=log_fields.text("Type"),
         log_options=log_fields.text_map("Config"),
         container_id_file=fields.text("ContainerIDFile"),
     )
@@ -142,7 +136,7 @@ def _check_networking(fields: Fields) -> None:
         if network not in NETWORK_MODES:
             raise NotSupported(f'the network "{network}" in {endpoints.name(network)} is not supported by this version')
         for key in endpoint.names():
-            if not _empty(endpoint.raw(key)):
+            if not _says_nothing(endpoint.raw(key)):
                 raise NotSupported(f"{endpoint.name(key)} is not supported by this version")
 
 
@@ -154,9 +148,13 @@ def _refuse_others(fields: Fields, benign: Mapping[str, Benign]) -> None:
 
 
 def _empty(value: Any) -> bool:
-    """Whether ``value`` says nothing: null, false, 0, "", [], {} or an object of nothing but these."""
+    return not value
+
+
+def _says_nothing(value: Any) -> bool:
+    """Whether ``value`` is null, false, 0, "", [], or an object of nothing but these."""
     if isinstance(value, dict):
-        return all(_empty(item) for item in value.values())
+        return all(_says_nothing(item) for item in value.values())
     return not value
 
 

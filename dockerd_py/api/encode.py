@@ -73,7 +73,7 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
         "Names": ["/" + container.name],
         "Image": image,
         "ImageID": eras.image_id(version, container.image_id),
-        "Command": command_line(container),
+        "Command": _command_line(container, version),
         "Created": container.created // SECOND,
         "Ports": [],
         "Labels": container.config.labels,
@@ -85,10 +85,6 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
     }
     _add_sizes(result, container)
     return result
-
-
-def command_line(container: Container) -> str:
-    return " ".join((container.path, *container.args))
 
 
 def status_text(state: State, version: ApiVersion) -> str:
@@ -150,9 +146,7 @@ def image_summary(image: Image, version: ApiVersion) -> JsonObject:
 
 def image_changes(changes: Sequence[ImageChange], version: ApiVersion) -> list[JsonObject]:
     return [
-        {"Untagged": change.untagged}
-        if change.untagged
-        else {"Deleted": eras.image_id(version, change.deleted)}
+        {"Untagged": change.untagged} if change.untagged else {"Deleted": eras.image_id(version, change.deleted)}
         for change in changes
     ]
 
@@ -207,6 +201,13 @@ def config(value: ContainerConfig) -> JsonObject:
     if value.stop_timeout is not None:
         result["StopTimeout"] = value.stop_timeout
     return result
+
+
+def _command_line(container: Container, version: ApiVersion) -> str:
+    """The command in one line; since the first year, arguments with a blank in them are in quotes."""
+    quotes = not eras.is_first_year(version)
+    args = (f"'{arg}'" if quotes and " " in arg else arg for arg in container.args)
+    return " ".join((container.path, *args))
 
 
 def _state(state: State) -> JsonObject:

@@ -17,18 +17,18 @@ JsonObject = dict[str, Any]
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 
-def parse_object(body: bytes) -> JsonObject:
-    """The JSON object in ``body``; an empty body is an empty object."""
+def parse_object(body: bytes, what: str = "the request body") -> JsonObject:
+    """The JSON object in ``body``; an empty body is an empty object.  BadParameter naming ``what``."""
     if not body.strip():
         return {}
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise BadParameter(f"Bad parameter: the request body is not valid JSON: {error}") from None
+        raise BadParameter(f"Bad parameter: {what} is not valid JSON: {error}") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise BadParameter("Bad parameter: the request body must be a JSON object")
+        raise BadParameter(f"Bad parameter: {what} must be a JSON object")
     return value
 
 

@@ -20,22 +20,18 @@ if TYPE_CHECKING:
 
 Filters = dict[str, tuple[str, ...]]
 
-_CONTAINER = frozenset(
-    ("id", "name", "status", "exited", "label", "ancestor", "before", "since", "volume", "network")
-)
+_CONTAINER = frozenset(("id", "name", "status", "exited", "label", "ancestor", "before", "since", "volume", "network"))
 _CONTAINER_LATER = frozenset(("expose", "publish", "health", "is-task", "isolation"))
 _IMAGE = frozenset(("dangling", "label", "reference", "before", "since"))
 _IMAGE_LATER = frozenset(("until",))
 _EVENT = frozenset(("type", "event", "container", "image", "label", "daemon", "scope"))
-_EVENT_LATER = frozenset(
-    ("network", "volume", "plugin", "service", "node", "secret", "config")
-)
+_EVENT_LATER = frozenset(("network", "volume", "plugin", "service", "node", "secret", "config"))
 
 
 def parse_filters(text: str, allowed: frozenset[str], later: frozenset[str]) -> Filters:
     """The filters in ``text``.  BadParameter for what is none, NotSupported for one of ``later``."""
     filters: Filters = {}
-    for name, value in parse_object(text.encode("utf-8", "surrogatepass")).items():
+    for name, value in parse_object(text.encode("utf-8", "surrogatepass"), "filters").items():
         if name in later:
             raise NotSupported(f"the filter '{name}' is not supported by this version")
         if name not in allowed:

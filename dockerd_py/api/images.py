@@ -62,9 +62,7 @@ async def tag(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    changes = await call.engine.images.remove(
-        call.name, force=call.flag("force"), prune=not call.flag("noprune")
-    )
+    changes = await call.engine.images.remove(call.name, force=call.flag("force"), prune=not call.flag("noprune"))
     return call.json(encode.image_changes(changes, call.version))
 
 

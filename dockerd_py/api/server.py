@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from dockerd_py.api import containers, images, streams, system
 from dockerd_py.api.call import COMMON_HEADERS, Call
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
     from dockerd_py.engine.engine import Engine
 
 log = logging.getLogger(__name__)
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Whether aiohttp's record is about more than bytes from a client that are no HTTP request."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        log.debug("a request that is not HTTP: %s", error.message)
+        return False
+    return True
+
+
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.addFilter(_is_worth_logging)
 
 BACKLOG = 1024
 READ_BUFFER = 1 << 18
@@ -53,15 +67,13 @@ class ApiServer:
             read_bufsize=READ_BUFFER,
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_LINE,
-            logger=log,
+            logger=_http_log,
         )
         loop = asyncio.get_running_loop()
         for listener in sockets:
             # create_server and not create_unix_server, which removes the socket's file when it is closed: the file
             # may be systemd's.
-            server = await loop.create_server(
-                lambda: Front(http(), self._fronts), sock=listener, backlog=BACKLOG
-            )
+            server = await loop.create_server(lambda: Front(http(), self._fronts), sock=listener, backlog=BACKLOG)
             self._servers.append(server)
 
     async def stop(self) -> None:

@@ -9,22 +9,26 @@ from dockerd_py.api.fields import Fields
 from dockerd_py.engine.model import Bind
 from dockerd_py.errors import BadParameter, NotSupported
 
-_PORT = re.compile(r"([0-9]{1,5})(?:/([A-Za-z]+))?")
+_NUMBER = re.compile(r"[0-9]{1,5}")
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _READ_MODES = {"rw": False, "ro": True}
 _IGNORED_MODES = frozenset(
     # SELinux labels (no effect where it is off, as here), hints for file sharing on other systems, and the default
     ("z", "Z", "consistent", "cached", "delegated", "rprivate")
 )
+_INVALID_BIND = "invalid volume specification: '{}': invalid mount config for type \"bind\""
 _PROPAGATIONS = frozenset(("shared", "rshared", "slave", "rslave", "private"))
 
 
 def check_port(text: str) -> str:
     """``text`` as "port/protocol"."""
-    match = _PORT.fullmatch(text)
-    if match is None or not 1 <= int(match[1]) <= 65535 or (match[2] or "tcp").lower() not in _PROTOCOLS:
-        raise BadParameter(f'invalid port specification: "{text}"')
-    return f"{int(match[1])}/{(match[2] or 'tcp').lower()}"
+    number, _, protocol = text.partition("/")
+    if not _NUMBER.fullmatch(number) or not 1 <= int(number) <= 65535:
+        raise BadParameter(f'invalid port specification: "{number}"')
+    protocol = protocol.lower() or "tcp"
+    if protocol not in _PROTOCOLS:
+        raise BadParameter(f'invalid protocol: "{protocol}" in port specification "{text}"')
+    return f"{int(number)}/{protocol}"
 
 
 def check_port_bindings(host: Fields) -> None:
@@ -45,7 +49,7 @@ def _check_host_port(text: str) -> None:
     if not text:
         return
     bounds = text.split("-", 1)
-    if not all(re.fullmatch("[0-9]{1,5}", bound) and int(bound) <= 65535 for bound in bounds):
+    if not all(_NUMBER.fullmatch(bound) and int(bound) <= 65535 for bound in bounds):
         raise BadParameter(f'invalid port specification: "{text}"')
     if int(bounds[0]) > int(bounds[-1]):
         raise BadParameter(f'invalid port specification: "{text}"')
@@ -113,12 +117,10 @@ def _read_only(modes: str) -> bool:
 
 def _check_target(text: str, target: str) -> str:
     if not target.startswith("/"):
-        raise BadParameter(
-            f"invalid volume specification: '{text}': invalid mount path: '{target}' mount path must be absolute"
-        )
+        raise BadParameter(f"{_INVALID_BIND.format(text)}: invalid mount path: '{target}' mount path must be absolute")
     normal = _normal(target)
     if normal == "/":
-        raise BadParameter(f"invalid volume specification: '{text}': destination can't be '/'")
+        raise BadParameter(f"{_INVALID_BIND.format(text)}: invalid specification: destination can't be '/'")
     return normal
 
 

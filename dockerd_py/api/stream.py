@@ -28,9 +28,8 @@ async def answer_with_messages(call: Call, work: Work) -> web.StreamResponse:
     try:
         return await call.front.while_connected(_pump(call, messages, task))
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _pump(call: Call, messages: _Messages, task: asyncio.Future[JsonObject]) -> web.StreamResponse:

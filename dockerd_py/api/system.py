@@ -53,7 +53,7 @@ async def version(call: Call) -> web.StreamResponse:
             "Platform": {"Name": "pydockerd"},
             "Components": [
                 {"Name": "Engine", "Version": VERSION, "Details": engine},
-                {"Name": info.runtime, "Version": info.runtime_version, "Details": {"GitCommit": ""}},
+                {"Name": info.runtime, "Version": _bare_version(info.runtime_version), "Details": {"GitCommit": ""}},
             ],
             "Version": VERSION,
             "ApiVersion": api_version,
@@ -94,9 +94,8 @@ async def events(call: Call) -> web.StreamResponse:
                     if passes(event):
                         await response.write(dump(encode.event(event, call.version)))
             finally:
-                if not upcoming.done():
-                    upcoming.cancel()
-                    await asyncio.wait([upcoming])
+                upcoming.cancel()
+                await asyncio.gather(upcoming, return_exceptions=True)
         await response.write_eof()
         return response
 
@@ -106,6 +105,11 @@ async def events(call: Call) -> web.StreamResponse:
 def go_architecture(machine: str) -> str:
     """The machine's architecture as Docker names it: amd64 for x86_64."""
     return _GO_ARCHITECTURES.get(machine, machine)
+
+
+def _bare_version(text: str) -> str:
+    """ "crun version 1.8.1" → "1.8.1"."""
+    return text.partition(" version ")[2] or text
 
 
 def _info(info: SystemInfo) -> JsonObject:
@@ -183,7 +187,7 @@ def _info(info: SystemInfo) -> JsonObject:
         "Isolation": "",
         "InitBinary": "",
         "ContainerdCommit": {"ID": "", "Expected": ""},
-        "RuncCommit": {"ID": info.runtime_version, "Expected": info.runtime_version},
+        "RuncCommit": {"ID": _bare_version(info.runtime_version), "Expected": ""},
         "InitCommit": {"ID": "", "Expected": ""},
         "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
         "ProductLicense": "",

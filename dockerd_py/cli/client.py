@@ -10,16 +10,14 @@ import os
 import sys
 
 from dockerd_py.cli.errors import CliError, ConnectionLost, DaemonError
-from dockerd_py.cli.transport import Host, Response, send
+from dockerd_py.cli.transport import Host, Response, send, upload
 from dockerd_py.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
-
-    from dockerd_py.cli.transport import Body
 
     Query = Mapping[str, str | int | bool | list[str] | None]
 
@@ -39,14 +37,11 @@ class Client:
         path: str,
         query: Query | None = None,
         *,
-        body: Body | None = None,
+        body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> socket.socket:
-        """Send a request without waiting for the answer: `answer` of the socket has it."""
-        target = f"/v{API_VERSION}{path}{_encoded(query)}"
-        if self.debug:
-            print(f"pydocker: {method} {target}", file=sys.stderr)
-        return send(self.host, method, target, {"User-Agent": f"pydocker/{VERSION}", **(headers or {})}, body)
+        """Send a request without waiting for the answer: `answer` of its `Response` has it."""
+        return send(self.host, method, self._target(method, path, query), self._headers(headers), body)
 
     def request(
         self,
@@ -54,11 +49,24 @@ class Client:
         path: str,
         query: Query | None = None,
         *,
-        body: Body | None = None,
+        body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> Response:
         """The answer, whose body is still to be read.  Raises DaemonError for a status of 400 and above."""
-        return answer(self.begin(method, path, query, body=body, headers=headers))
+        return answer(Response(self.begin(method, path, query, body=body, headers=headers)))
+
+    def upload(self, path: str, query: Query, body: Iterable[bytes], headers: dict[str, str]) -> Response:
+        """POST a long body; with a Content-Length among the headers, or in chunks.  Raises DaemonError as above."""
+        return answer(upload(self.host, "POST", self._target("POST", path, query), self._headers(headers), body))
+
+    def _target(self, method: str, path: str, query: Query | None) -> str:
+        target = f"/v{API_VERSION}{path}{_encoded(query)}"
+        if self.debug:
+            print(f"pydocker: {method} {target}", file=sys.stderr)
+        return target
+
+    def _headers(self, headers: dict[str, str] | None) -> dict[str, str]:
+        return {"User-Agent": f"pydocker/{VERSION}", **(headers or {})}
 
     def get(self, path: str, query: Query | None = None) -> Any:
         return decode(self.request("GET", path, query).read())
@@ -86,9 +94,8 @@ class Client:
         return response.take_over()
 
 
-def answer(sock: socket.socket) -> Response:
-    """Wait for the answer's head.  Raises DaemonError for a status of 400 and above."""
-    response = Response(sock)
+def answer(response: Response) -> Response:
+    """The same.  Raises DaemonError for a status of 400 and above."""
     if response.status >= 400:
         raise DaemonError(response.status, _reason(response))
     return response

@@ -101,10 +101,19 @@ def for_each(refs: Iterable[str], action: Callable[[str], None]) -> int:
 
 def complain(message: str) -> None:
     """One message to standard error, after what standard output has so far."""
+    _tell(f"pydocker: {message}")
+
+
+def warn(message: str) -> None:
+    """What the user should know although it was done."""
+    _tell(f"WARNING: {message}")
+
+
+def _tell(message: str) -> None:
     from dockerd_py.cli.text import printable
 
     sys.stdout.flush()
-    print(f"pydocker: {printable(message, keep=chr(10))}", file=sys.stderr, flush=True)
+    print(printable(message, keep="\n"), file=sys.stderr, flush=True)
 
 
 def _arguments(how: str, count: int) -> str:

@@ -9,18 +9,20 @@ from dockerd_py.cli.text import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator
+
+    Pieces = Generator[bytes, None, None]
 
 _BAR_FROM = 4 << 20  # bytes; what is smaller is through before a bar could be drawn
 _LINE_SECONDS = 5.0
 
 
-def shown(pieces: Iterable[bytes], what: str, total: int | None) -> Iterator[bytes]:
-    """The same pieces, with the progress shown as they go by.  total: bytes, None where nobody knows."""
+def shown(pieces: Pieces, what: str, total: int | None) -> Pieces:
+    """The same pieces, with the progress shown as they go by; to be closed.  total: bytes, None: nobody knows."""
     if not sys.stderr.isatty():
         return _lines(pieces, what, total)
     if total is not None and total < _BAR_FROM:
-        return iter(pieces)
+        return pieces
     try:
         import rich.progress  # noqa: F401
     except ImportError:
@@ -28,7 +30,7 @@ def shown(pieces: Iterable[bytes], what: str, total: int | None) -> Iterator[byt
     return _bar(pieces, what, total)
 
 
-def _bar(pieces: Iterable[bytes], what: str, total: int | None) -> Iterator[bytes]:
+def _bar(pieces: Pieces, what: str, total: int | None) -> Pieces:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -46,7 +48,7 @@ def _bar(pieces: Iterable[bytes], what: str, total: int | None) -> Iterator[byte
             progress.advance(task, len(piece))
 
 
-def _lines(pieces: Iterable[bytes], what: str, total: int | None) -> Iterator[bytes]:
+def _lines(pieces: Pieces, what: str, total: int | None) -> Pieces:
     done = 0
     last = time.monotonic()
     for piece in pieces:

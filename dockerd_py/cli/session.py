@@ -20,6 +20,7 @@ from dockerd_py.cli.client import Client, answer, container_path, decode
 from dockerd_py.cli.command import complain
 from dockerd_py.cli.errors import CliError, ConnectionLost, DaemonError, Terminated, Unreachable
 from dockerd_py.cli.output import Output
+from dockerd_py.cli.transport import Response
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Any
 
-    from dockerd_py.cli.transport import Response
 
 FAILED = 125  # the exit code of `run` for what is pydocker's or the daemon's fault
 
@@ -116,8 +116,10 @@ class ExitCode:
     def __init__(self, client: Client, id_: str, condition: str) -> None:
         self._client = client
         self._path = container_path(id_, "/wait")
+        # A second time the end itself may be past; that the container is gone is still to come, or an error.
+        self._again = "removed" if condition == "removed" else "not-running"
         self._id = id_
-        self._response: Response | None = answer(client.begin("POST", self._path, {"condition": condition}))
+        self._response: Response | None = client.request("POST", self._path, {"condition": condition})
         self._sock, _ = self._response.take_over()
         self._lost_since = 0.0
         self.value: int | None = None
@@ -134,7 +136,7 @@ class ExitCode:
         """Take what has arrived.  Raises CliError when the exit code can never be known."""
         try:
             if self._response is None:
-                self._response = answer(self._sock)
+                self._response = answer(Response(self._sock))
                 self._lost_since = 0.0
                 if not self._response.pending:
                     return
@@ -155,8 +157,7 @@ class ExitCode:
     def reconnect(self) -> None:
         """Ask again.  Raises CliError when the daemon has been away for too long."""
         try:
-            # Whatever was waited for: by now the container may have ended.
-            self._sock = self._client.begin("POST", self._path, {"condition": "not-running"})
+            self._sock = self._client.begin("POST", self._path, {"condition": self._again})
         except (Unreachable, ConnectionLost):
             if time.monotonic() - self._lost_since > _GIVE_UP_SECONDS:
                 raise CliError("The daemon went away, and the exit code with it.", FAILED) from None

@@ -16,8 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    Body = bytes | Iterable[bytes]
-
 DEFAULT_HOST = "unix:///run/pydockerd/docker.sock"
 
 _MAX_HEAD = 256 * 1024
@@ -83,10 +81,10 @@ class Host:
 class Response:
     """The answer's head, and its body to be read once."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Waits for the head; the socket is closed if there is none."""
+    def __init__(self, sock: socket.socket, early: bytes = b"") -> None:
+        """Waits for the head; the socket is closed if there is none.  early: what was read of the answer already."""
         self._sock = sock
-        self._buffer = b""
+        self._buffer = early
         try:
             self._read_head()
         except BaseException:
@@ -147,7 +145,7 @@ class Response:
         try:
             return self._sock.recv(_PIECE)
         except OSError as error:
-            raise ConnectionLost(f"The connection to the daemon broke: {error.strerror or error}.") from None
+            raise _broken(error) from None
 
     def _take(self) -> bytes:
         if self._buffer:
@@ -191,61 +189,92 @@ class Response:
         return length
 
 
-def send(host: Host, method: str, target: str, headers: dict[str, str], body: Body | None) -> socket.socket:
-    """Send one request; ``Response`` of the socket that this returns is the answer.
-
-    A body that is no bytes goes out in chunks, unless ``headers`` holds its Content-Length.  If the daemon answers
-    before it has read all of the body, sending stops there.
-    """
+def send(host: Host, method: str, target: str, headers: dict[str, str], body: bytes | None) -> socket.socket:
+    """Send one request; ``Response`` of the socket that this returns is the answer."""
+    if body is not None or method != "GET":
+        headers = {**headers, "Content-Length": str(len(body or b""))}
     sock = host.connect()
     try:
-        chunked = False
-        fields = {"Host": "pydockerd", **headers}
-        if isinstance(body, bytes):
-            fields["Content-Length"] = str(len(body))
-        elif body is not None and "Content-Length" not in fields:
-            fields["Transfer-Encoding"] = "chunked"
-            chunked = True
-        elif body is None and method != "GET":
-            fields["Content-Length"] = "0"
-        head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{key}: {value}\r\n" for key, value in fields.items())
-        data = head.encode("latin-1") + b"\r\n"
-        if isinstance(body, bytes):
-            data += body
-        reading = _send(sock, data)
-        if reading and body is not None and not isinstance(body, bytes):
-            _send_body(sock, body, chunked)
-    except BaseException:
+        sock.sendall(_head(method, target, headers) + (body or b""))
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it has answered already, and the answer says why
+    except OSError as error:
         sock.close()
-        raise
+        raise _broken(error) from None
     return sock
 
 
-def _send_body(sock: socket.socket, body: Iterable[bytes], chunked: bool) -> None:
-    import select
+def upload(host: Host, method: str, target: str, headers: dict[str, str], body: Iterable[bytes]) -> Response:
+    """Send a request with a long body, and return the answer once its head is here.
 
-    watch = select.poll()
-    watch.register(sock, select.POLLIN)
-    for piece in body:
-        if not piece:
-            continue
-        if watch.poll(0):
-            return
-        if not _send(sock, b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece):
-            return
+    The body goes out in chunks, unless ``headers`` holds its Content-Length.  The daemon may begin its answer while
+    it still reads; if that is an error, or if it closes the connection, sending stops there.
+    """
+    chunked = "Content-Length" not in headers
     if chunked:
-        _send(sock, b"0\r\n\r\n")
-
-
-def _send(sock: socket.socket, data: bytes) -> bool:
-    """False when the daemon stopped reading: it has answered already, and the answer says why."""
+        headers = {**headers, "Transfer-Encoding": "chunked"}
+    sock = host.connect()
     try:
-        sock.sendall(data)
-    except (BrokenPipeError, ConnectionResetError):
-        return False
-    except OSError as error:
-        raise ConnectionLost(f"The connection to the daemon broke: {error.strerror or error}.") from None
-    return True
+        sock.setblocking(False)
+        sending = _Upload(sock)
+        sending.send(_head(method, target, headers))
+        for piece in body:
+            if piece:
+                sending.send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            if sending.refused:
+                break
+        else:
+            sending.send(b"0\r\n\r\n" if chunked else b"")
+        sock.setblocking(True)
+    except BaseException:
+        sock.close()
+        raise
+    return Response(sock, sending.early)
+
+
+class _Upload:
+    """The sending half of an exchange of which the receiving half may begin at any time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        import select
+
+        self._sock = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN | select.POLLOUT)
+        self._writable = select.POLLOUT
+        self.early = b""
+        self.refused = False
+
+    def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view and not self.refused:
+            ((_, events),) = self._poll.poll()
+            try:
+                if events & ~self._writable:
+                    self._receive()
+                elif events:
+                    view = view[self._sock.send(view) :]
+            except BlockingIOError:
+                continue
+            except (BrokenPipeError, ConnectionResetError):
+                self.refused = True
+            except OSError as error:
+                raise _broken(error) from None
+
+    def _receive(self) -> None:
+        piece = self._sock.recv(_PIECE)
+        self.early += piece
+        failed = self.early[:9] == b"HTTP/1.1 " and self.early[9:10] in (b"4", b"5")
+        self.refused = not piece or failed or self.early.endswith(b"\r\n0\r\n\r\n")
+
+
+def _head(method: str, target: str, headers: dict[str, str]) -> bytes:
+    fields = "".join(f"{key}: {value}\r\n" for key, value in {"Host": "pydockerd", **headers}.items())
+    return f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode("latin-1")
+
+
+def _broken(error: OSError) -> ConnectionLost:
+    return ConnectionLost(f"The connection to the daemon broke: {error.strerror or error}.")
 
 
 def _tcp_address(text: str, rest: str) -> tuple[str, int]:

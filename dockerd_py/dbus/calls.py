@@ -40,7 +40,7 @@ class Terms:
     member: str
     needs: tuple[str, ...]  # polkit actions, all of them
     held: bool  # lasts as long as the caller likes; ends when the caller goes
-    large: bool  # its answer may be large: a thread puts it into bytes
+    large: bool  # it returns a function that makes the answer, and that a thread calls
 
 
 def exported(
@@ -181,7 +181,9 @@ class Calls:
             finally:
                 target.settle()
             if terms.large and _expects_reply(call.message):
-                await self._connection.send_large(Message.new_method_return(call.message, method.gives, [result]))
+                await self._connection.send_large(
+                    lambda: Message.new_method_return(call.message, method.gives, [result()])
+                )
             else:
                 reply_to(self._connection, call.message, method.gives, result)
             call.endable = True

@@ -3,9 +3,11 @@
 dbus-next's own connection is right about messages and wrong about failure; this one keeps its messages,
 marshalling, authentication and matching of replies, and replaces how bytes come in and go out:
 
-- A frame is read whole before it is parsed, a few frames a turn of the event loop.  One that cannot be parsed is
-  dropped, with a log line, instead of ending the connection; one whose body exceeds ``MAX_BODY`` keeps its header
-  only, so that it can be refused without its body ever being built.
+- A frame is read whole before it is parsed.  One that cannot be parsed is dropped, with a log line, instead of
+  ending the connection; one whose body exceeds ``MAX_BODY`` keeps its header only, so that it can be refused without
+  its body ever being built.
+- A flood of messages gets half of the event loop's time at most: what took longer than ``_TURN`` is followed by a
+  rest as long.  Large answers are put into bytes by a thread of the connection's own.
 - Writing waits for a full socket instead of taking it for an error, owns the file descriptors of what it sends and
   closes them, and stops the reading while more than ``MAX_QUEUED`` bytes wait to go out.
 - Connecting neither blocks nor spins when the bus is full or goes away halfway.
@@ -21,8 +23,10 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +51,7 @@ MAX_BODY = 128 * 1024
 MAX_QUEUED = 1024 * 1024
 MAX_SENT = 32 * 1024 * 1024 - 64 * 1024  # dbus-daemon ends the connection of who sends 32 MiB
 
-_FRAMES_A_TURN = 16
+_TURN = 0.002  # seconds
 _MAX_FDS = 16  # what dbus-daemon lets through in one message
 _FIXED_HEADER = 16
 _CONNECT_SECONDS = 10.0
@@ -100,6 +104,8 @@ class Connection(MessageBus):
         self._buffer = bytearray()
         self._fds: list[int] = []
         self._to_skip = 0
+        self._resting = False
+        self._scribe = ThreadPoolExecutor(1, "dbus-scribe")
         super().__init__(bus_address=address, negotiate_unix_fd=True)
         self._outbox = _Outbox(self, self._sock)
         self._writer = self._outbox  # type: ignore[assignment]
@@ -195,13 +201,19 @@ class Connection(MessageBus):
             )
         )
 
-    async def send_large(self, message: Message) -> None:
-        """Send a message without descriptors that is too large to be put into bytes in the event loop.
+    async def send_large(self, make: Callable[[], Message]) -> None:
+        """Send what ``make`` returns, which is called and put into bytes outside the event loop.
 
         Raises LimitsExceeded.
         """
-        message.serial = self.next_serial()
-        data = await asyncio.to_thread(message._marshall)
+        serial = self.next_serial()
+
+        def write() -> bytes:
+            message = make()
+            message.serial = serial
+            return bytes(message._marshall())  # type: ignore[no-untyped-call]
+
+        data = await self._loop.run_in_executor(self._scribe, write)
         self._outbox.put(data, (), self._loop.create_future())
 
     # What follows replaces parts of dbus-next and is called by it.
@@ -236,8 +248,9 @@ class Connection(MessageBus):
         return line[:-2].decode(errors="replace")
 
     def _message_reader(self) -> None:
+        started = time.monotonic()
         try:
-            for _ in range(_FRAMES_A_TURN):
+            while (spent := time.monotonic() - started) < _TURN:
                 frame = self._receive()
                 if frame is None:
                     return
@@ -250,6 +263,10 @@ class Connection(MessageBus):
                 self._on_message(message)  # type: ignore[no-untyped-call]
         except (OSError, EOFError, ValueError) as error:
             self._finalize(error)
+            return
+        self._resting = True
+        self._read_or_not()
+        self._loop.call_later(spent, self._rested)
 
     def _finalize(self, err: Exception | None = None) -> None:
         if self._disconnected:
@@ -259,12 +276,19 @@ class Connection(MessageBus):
         close_all(self._fds)
         self._stream.close()
         self._sock.close()
+        self._scribe.shutdown(wait=False, cancel_futures=True)
 
-    def _pause_reading(self) -> None:
-        self._loop.remove_reader(self._fd)
+    def _rested(self) -> None:
+        self._resting = False
+        self._read_or_not()
 
-    def _resume_reading(self) -> None:
-        self._loop.add_reader(self._fd, self._message_reader)
+    def _read_or_not(self) -> None:
+        if self._disconnected:
+            return
+        if self._resting or self._outbox.full:
+            self._loop.remove_reader(self._fd)
+        else:
+            self._loop.add_reader(self._fd, self._message_reader)
 
     def _take(self, message: Message) -> bool:
         """Returns True for what dbus-next must not look at again; replies it matches to our calls itself."""
@@ -337,7 +361,7 @@ class _Outbox:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Outgoing] = deque()
         self._queued = 0
-        self._paused = False
+        self.full = False
 
     def schedule_write(self, msg: Message | None = None, future: asyncio.Future[None] | None = None) -> None:
         """Queue ``msg``, or without one send what was queued before there was a connection."""
@@ -363,9 +387,9 @@ class _Outbox:
             return
         self._queue.append(_Outgoing(memoryview(data), fds, sent))
         self._queued += len(data)
-        if self._queued > MAX_QUEUED and not self._paused:
-            self._paused = True
-            self._connection._pause_reading()
+        if self._queued > MAX_QUEUED and not self.full:
+            self.full = True
+            self._connection._read_or_not()
         self._wake()
 
     async def drained(self) -> None:
@@ -400,9 +424,9 @@ class _Outbox:
         count = self._sock.sendmsg([first.data], rights)
         close_all(first.fds)
         self._queued -= count
-        if self._paused and self._queued <= MAX_QUEUED:
-            self._paused = False
-            self._connection._resume_reading()
+        if self.full and self._queued <= MAX_QUEUED:
+            self.full = False
+            self._connection._read_or_not()
         if count < len(first.data):
             self._queue[0] = _Outgoing(first.data[count:], (), first.sent)
             return False

@@ -81,6 +81,7 @@ class ManagerObject(BusObject):
             # The caller learns no path, so nothing may be left that it could not find.
             await self._take_back(container)
             raise
+        self._announce(container)
         return container_path(container)
 
     @exported("ListContainers")

@@ -13,7 +13,7 @@ from dockerd_py.errors import BadParameter
 
 MICROSECOND = 1000  # nanoseconds
 
-_CREATE = {
+CREATE = {
     "Name": "s",
     "Env": "as",
     "WorkingDir": "s",
@@ -38,7 +38,7 @@ _CREATE = {
     "LogOptions": "a{ss}",
 }
 
-_LOGS = {"Stdout": "b", "Stderr": "b", "Follow": "b", "Timestamps": "b", "Since": "t", "Until": "t", "Tail": "u"}
+LOGS = {"Stdout": "b", "Stderr": "b", "Follow": "b", "Timestamps": "b", "Since": "t", "Until": "t", "Tail": "u"}
 
 _INT64_MAX = 2**63 - 1
 
@@ -62,7 +62,7 @@ def container_settings(
     """Name and settings of a container to be created.  Raises BadParameter."""
     if not image:
         raise BadParameter("No image given")
-    options = read(given, _CREATE)
+    options = read(given, CREATE)
     config = ContainerConfig(
         image=image,
         cmd=tuple(command),
@@ -95,7 +95,7 @@ def container_settings(
 
 def log_options(given: Mapping[str, Variant]) -> tuple[LogOptions, bool]:
     """What to read of a log, and whether each line gets its time.  Raises BadParameter."""
-    options = read(given, _LOGS)
+    options = read(given, LOGS)
     wanted = LogOptions(
         stdout=options.get("Stdout", True),
         stderr=options.get("Stderr", True),

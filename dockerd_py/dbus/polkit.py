@@ -38,7 +38,8 @@ _ALLOW_USER_INTERACTION = 1
 _SECONDS = 20.0
 _SECONDS_FOR_A_PASSWORD = 300.0
 
-_NOT_THERE = ("ServiceUnknown", "NameHasNoOwner", "Spawn.")
+# Not installed, not started by the bus, or not to be started by systemd (masked, failing).
+_NOT_THERE = ("ServiceUnknown", "NameHasNoOwner", "Spawn.", "org.freedesktop.systemd1.")
 
 
 class Authority:

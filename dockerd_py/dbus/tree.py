@@ -5,7 +5,7 @@ Reading is free to everybody and never waits for the engine.
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ class Tree:
 
 
 class ObjectManager(BusObject):
-    """All containers with all their properties: thousands of values, so they are made and sent in a thread."""
+    """All containers with all their properties: thousands of values, so a thread makes the answer."""
 
     interface_name = OBJECT_MANAGER
 
@@ -100,8 +100,8 @@ class ObjectManager(BusObject):
         self._engine = engine
 
     @exported("GetManagedObjects", large=True)
-    async def get_managed_objects(self, call: Call) -> dict[str, dict[str, dict[str, Variant]]]:
-        return await asyncio.to_thread(_managed, self._engine.containers.list(all=True))
+    async def get_managed_objects(self, call: Call) -> Callable[[], dict[str, dict[str, dict[str, Variant]]]]:
+        return functools.partial(_managed, self._engine.containers.list(all=True))
 
 
 def _managed(containers: list[Container]) -> dict[str, dict[str, dict[str, Variant]]]:

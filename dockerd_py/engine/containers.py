@@ -142,6 +142,7 @@ class Containers:
             args=tuple(args),
             runtime=self._runtime,
         )
+        self._lifecycle.expect_start()
         self._by_name[record.name] = record  # taken from here on, also for whoever asks while we wait
         try:
             await self._store.create_container(row_of(record), self._images.chain_id(image.id))

@@ -18,7 +18,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
@@ -64,8 +64,17 @@ class Lifecycle:
         self._events = events
         self._runtime = runtime
         self._planner = Planner(paths, runtime)
-        self._watchers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.on_exit: Callable[[Record], None] = lambda record: None
+
+    def expect_start(self) -> None:
+        """Whoever makes a container is about to start it: let what can be done before be done before."""
+        self._in_background(self._units.expect_start())
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # Start
 
@@ -185,9 +194,7 @@ class Lifecycle:
     def adopt(self, record: Record, monitor: Monitor) -> None:
         """Take ``monitor`` as the record's own and wait for its container's end."""
         record.monitor = monitor
-        task = asyncio.get_running_loop().create_task(self._watch(record, monitor))
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        self._in_background(self._watch(record, monitor))
 
     # The end
 
@@ -304,9 +311,9 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Let go of everything; the containers run on."""
-        for task in list(self._watchers):
+        for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._watchers, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def stop_signal(record: Record | Container) -> int:

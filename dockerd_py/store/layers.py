@@ -307,7 +307,7 @@ class LayerStore:
         try:
             await self.make_rw(rw)
             await self._db.run(lambda connection: self.confirm_rw(connection, container_id))
-        except PydockerdError:
+        except BaseException:
             await self._remove_rw(container_id)
             raise
 

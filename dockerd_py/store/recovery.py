@@ -55,7 +55,7 @@ async def recover(db: Database, driver: Driver, layers: LayerStore, root: Path) 
             await driver.remove(cache_id)
         await asyncio.to_thread(_remove_probes, root)
     await layers.drop(await db.run(lambda connection: _forget(connection, driver.name, layers)))
-    await driver.trash.emptied()
+    driver.trash.empty_soon()
     done = Recovered(plan.containers, len(plan.doomed), len(directories), unmounted)
     if done:
         log.info(

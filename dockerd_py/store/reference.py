@@ -67,10 +67,9 @@ def repository(name: str, shown: str | None = None) -> str:
         if name.startswith(prefix):
             name = name[len(prefix) :]
             break
-    else:
-        prefix = ""
-    if prefix or "/" in name:
-        name = name.removeprefix("library/")
+    official = name.removeprefix("library/")
+    if "/" not in official:
+        name = official
     host, path = _split_host(name)
     if host and not _HOST.fullmatch(host):
         raise _invalid(shown)

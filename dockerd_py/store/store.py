@@ -13,7 +13,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from dockerd_py.errors import ConfigError, PydockerdError
+from dockerd_py.errors import ConfigError
 from dockerd_py.store.containers import READY, REMOVING, ContainerRow, ContainerTable
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver
@@ -114,7 +114,7 @@ class Store:
         try:
             await self.layers.make_rw(rw)
             await self.db.run(confirm)
-        except PydockerdError:
+        except BaseException:
             await self._remove_container(row.id)
             raise
 

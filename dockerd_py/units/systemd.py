@@ -89,7 +89,7 @@ class SystemdUnits:
         if group is None or not group.endswith(f"/{spec.name}"):
             raise PydockerdError(f"{spec.name} ended as it started: process {pid} is not in it")
         if self.cgroup_version == 1 and spec.limits.memory:
-            await asyncio.to_thread(self._limit_swap, group, spec.limits)
+            self._limit_swap(group, spec.limits)  # one write of microseconds; a thread would take longer
         return group
 
     async def apply_run_limits(self, name: str, limits: Limits) -> None:
@@ -168,7 +168,9 @@ class SystemdUnits:
         except BusError as error:
             if error.name == "UnitExists":
                 raise Conflict(f"the unit {name} exists already") from error
-            raise
+            if not error.uncertain or (await self.unit_state(name))[0] != "loaded":
+                raise
+            result = await self._settled(name, time.monotonic() + JOB_WITHIN)
         if result != "done":
             raise PydockerdError(f"systemd could not start {name}: its job ended as {result}; see systemctl status")
 

@@ -349,7 +349,3 @@ def serving(directory: Path) -> Iterator[Served]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-# What `test_api_*` modules import under the name of a fixture.
-__all__ = ["MemoryEngine", "Served", "eventually", "make_container", "make_image", "read_head", "read_to_end", "serving"]

@@ -5,6 +5,7 @@ It knows nothing of containers; what is tested against it is how `pydocker` spea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -115,16 +116,11 @@ class Daemon:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                request = Request(connection)
-            except ConnectionError:
-                return
+        with connection, contextlib.suppress(ConnectionError):  # a client that leaves is no failure of ours
+            request = Request(connection)
             self.asked.append(request)
             key = f"{request.method} /{request.path.split('/', 2)[2]}"
-            answer = self.answers.get(key)
-            if answer is None:
-                answer = failure(404, f"nothing at {key}")
+            answer = self.answers.get(key, failure(404, f"nothing at {key}"))
             if callable(answer):
                 answer(request)
             else:

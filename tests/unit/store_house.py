@@ -7,7 +7,7 @@ import io
 import os
 import tarfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ import pytest
 
 from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
+from dockerd_py.store.trash import unmount_below
 
 T = TypeVar("T")
 
@@ -26,7 +27,10 @@ def run(steps: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(steps)
 
 
-def member(name: str, type_: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+Member = tuple[tarfile.TarInfo, bytes]
+
+
+def member(name: str, type_: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: Any) -> Member:
     info = tarfile.TarInfo(name)
     info.type = type_
     info.size = len(data)
@@ -37,19 +41,19 @@ def member(name: str, type_: bytes = tarfile.REGTYPE, data: bytes = b"", **field
     return info, data
 
 
-def directory(name: str, **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+def directory(name: str, **fields: Any) -> Member:
     return member(name, tarfile.DIRTYPE, **fields)
 
 
-def symlink(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
+def symlink(name: str, target: str) -> Member:
     return member(name, tarfile.SYMTYPE, linkname=target)
 
 
-def hardlink(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
+def hardlink(name: str, target: str) -> Member:
     return member(name, tarfile.LNKTYPE, linkname=target)
 
 
-def tar(*members: tuple[tarfile.TarInfo, bytes], format_: int = tarfile.PAX_FORMAT) -> bytes:
+def tar(*members: Member, format_: int = tarfile.PAX_FORMAT) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=format_) as archive:
         for info, data in members:
@@ -75,6 +79,9 @@ async def opened(root: Path, driver: str = "overlay", *, recover: bool = True) -
         if recover:
             await store.recover()
         yield store
+    except BaseException:
+        unmount_below(root)
+        raise
     finally:
         os.chdir(before)
         await store.close()
@@ -97,15 +104,27 @@ def a_container(store: Store, image_id: str = "0" * 64, name: str = "", **fields
 
 def tree(path: Path) -> set[str]:
     """The relative names of everything below ``path``."""
-    return {os.path.relpath(os.path.join(top, name), path) for top, dirs, files in os.walk(path) for name in dirs + files}
+    return {
+        os.path.relpath(os.path.join(top, name), path) for top, dirs, files in os.walk(path) for name in (*dirs, *files)
+    }
 
 
 def layer_directories(store: Store) -> set[str]:
     return store.driver.cache_ids()
 
 
-def rows(store: Store, table: str) -> Iterable[Any]:
-    async def read() -> list[Any]:
-        return await store.db.run(lambda connection: connection.execute(f"SELECT * FROM {table}").fetchall())
+def helpers(target: Path) -> list[int]:
+    """The process ids of the helpers that unpack at or below ``target``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"unpack" in command and os.fsencode(target) in command:
+            found.append(int(process.name))
+    return found
 
-    return read()
+
+async def rows(store: Store, table: str) -> list[Any]:
+    return await store.db.run(lambda connection: connection.execute(f"SELECT * FROM {table}").fetchall())

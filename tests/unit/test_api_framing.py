@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -34,7 +35,7 @@ def hijacks(head: bytes) -> bool:
 def find_end(stream: bytes, cuts: list[int]) -> int | None:
     framing = Framing(hijacks)
     bounds = [0, *sorted(cuts), len(stream)]
-    for begin, end in zip(bounds, bounds[1:], strict=False):
+    for begin, end in itertools.pairwise(bounds):
         found = framing.advance(stream[begin:end])
         if found is not None:
             return begin + found

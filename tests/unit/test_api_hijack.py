@@ -37,9 +37,7 @@ def request(head: bytes, path: bytes = PATH, version: bytes = b"1.1") -> bytes:
 
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("size", [0, 5, 3_000_000])
-def test_what_comes_with_the_request_and_behind_it_reaches_the_container(
-    served: Served, kind: str, size: int
-) -> None:
+def test_what_comes_with_the_request_and_behind_it_reaches_the_container(served: Served, kind: str, size: int) -> None:
     early = os.urandom(size)
     with served.connect() as client:
         client.sendall(request(HEADS[kind]) + early)
@@ -62,7 +60,7 @@ def test_a_request_that_arrives_byte_by_byte_is_taken_over_too(served: Served) -
 
 def test_input_that_ends_together_with_the_request_is_seen_to_its_end(served: Served) -> None:
     answer = served.exchange(request(HEADS["upgrade"]) + b"all of it", half_close=True)
-    assert answer.endswith(b"ALL OF IT<9>") or answer.endswith(b"<9>")
+    assert answer.endswith(b"ALL OF IT<9>")
 
 
 def test_an_attach_behind_pipelined_requests_is_answered_in_its_turn(served: Served) -> None:
@@ -74,7 +72,7 @@ def test_an_attach_behind_pipelined_requests_is_answered_in_its_turn(served: Ser
 
 def test_an_attach_on_a_connection_that_was_used_before_works(served: Served) -> None:
     with served.connect() as client:
-        client.sendall(b"POST /v1.41/containers/create HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\n\r\n{}")
+        client.sendall(b'POST /v1.41/containers/create HTTP/1.1\r\nHost: d\r\nContent-Length: 13\r\n\r\n{"Image":"x"}')
         head = read_head(client)
         assert b" 201 " in head
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])

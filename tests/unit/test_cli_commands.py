@@ -256,6 +256,35 @@ def test_import_stops_sending_when_the_daemon_has_answered(tmp_path: Path) -> No
     assert done.returncode == 1
 
 
+def test_import_goes_on_sending_while_the_daemon_tells_its_progress(tmp_path: Path) -> None:
+    def tell(request: Request) -> None:
+        request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        message = b'{"status":"Importing"}\r\n'
+        received = len(request.data)
+        while received < 2_000_000:
+            request.connection.sendall(b"%x\r\n%b\r\n" % (len(message), message))
+            received += len(request.connection.recv(100_000))
+        message = json.dumps({"status": f"sha256:{received}"}).encode()
+        request.connection.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(message), message))
+
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(bytes(2_000_000))
+    with Daemon(tmp_path, {"POST /images/create": tell}) as daemon:
+        done = daemon.command("import", os.fspath(archive))
+    assert (done.stdout, done.stderr, done.returncode) == ("sha256:2000000\n", "", 0)
+
+
+def test_import_stops_sending_when_the_progress_ends_with_an_error(tmp_path: Path) -> None:
+    def fail(request: Request) -> None:
+        request.connection.sendall(chunked(b'{"status":"Importing"}', b'{"error":"this is no tar"}'))
+        request.connection.recv(1)
+        time.sleep(20)
+
+    with open("/dev/zero", "rb") as endless, Daemon(tmp_path, {"POST /images/create": fail}) as daemon:
+        done = daemon.command("import", "-", stdin=endless)
+    assert (done.stderr, done.returncode) == ("pydocker: this is no tar\n", 1)
+
+
 def test_an_error_in_a_stream_of_messages_is_an_error(tmp_path: Path) -> None:
     messages = chunked(b'{"status":"Importing"}', b'{"errorDetail":{"message":"disk full"},"error":"disk full"}')
     with Daemon(tmp_path, {"POST /images/create": messages}) as daemon:

@@ -141,9 +141,9 @@ def test_reading_rests_while_too_much_waits_to_go_out() -> None:
         a, b = await _Peer(bus).open(), await _Peer(bus).open()
         for _ in range(40):
             b.connection.send(b.signal_to(a, "Big", "s", ["x" * 100_000]))
-        assert b.connection._outbox._paused
+        assert b.connection._outbox.full
         assert await a.connection.ask(b.name, "/x", "a.b", "Echo", "s", ["late, but here"]) == ["late, but here"]
-        assert not b.connection._outbox._paused
+        assert not b.connection._outbox.full
 
     _run(scenario)
 

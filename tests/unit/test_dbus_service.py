@@ -202,6 +202,16 @@ def test_the_life_of_a_container_is_told_before_the_callers_hear_of_it(house: Ho
     house.play(scenario)
 
 
+def test_a_container_that_is_run_is_told_to_run_before_its_path_is_given_away(house: House) -> None:
+    async def scenario(client: Client) -> None:
+        await client.listen()
+        path = await client.run("sleep", "60")
+        (changes,) = [body[1] for place, _, body in client.signals if place == path]
+        assert changes["State"].value == "running"
+
+    house.play(scenario)
+
+
 def test_what_happens_by_itself_or_through_http_is_told_too(house: House) -> None:
     async def scenario(client: Client) -> None:
         await client.listen()

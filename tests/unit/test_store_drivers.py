@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from store_house import needs_root, run, tree
 
 from dockerd_py.errors import ConfigError, StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.drivers.base import Driver, new_cache_id
 from dockerd_py.store.drivers.choose import DRIVERS, choose_driver
 from dockerd_py.store.drivers.overlay import OverlayDriver
-from store_house import needs_root, run, tree
 
 pytestmark = needs_root
 
@@ -182,13 +182,13 @@ def test_a_layer_that_a_host_process_sits_in_is_removed_all_the_same(driver: Dri
     async def steps() -> None:
         base = await layer(driver, {"f": ""})
         cache_id, root = await writable(driver, base)
-        squatter = subprocess.Popen(["sleep", "100"], cwd=root)
+        squatter = await asyncio.create_subprocess_exec("sleep", "100", cwd=root)
         try:
             await driver.remove(cache_id)
             assert driver.cache_ids() == {base}
         finally:
             squatter.kill()
-            squatter.wait()
+            await squatter.wait()
         await driver.trash.close()
         assert os.listdir(driver.trash.directory) == []
 
@@ -248,12 +248,11 @@ def test_overlay_is_refused_on_a_file_system_that_cannot_carry_it(tmp_path: Path
     mounts.mount("overlay", tmp_path / "merged", "overlay", data=options)
     root = tmp_path / "merged/root"
     try:
-        root.mkdir()
-        with pytest.raises(StoreError, match="overlayfs (cannot be mounted|does not work)"):
-            (root / "probe").mkdir()
+        (root / "probe").mkdir(parents=True)
+        with pytest.raises(StoreError, match=r"overlayfs (cannot be mounted|does not work)"):
             OverlayDriver.probe(root / "probe")
         assert choose_driver(root).name == "vfs"
-        with pytest.raises(ConfigError, match="the storage driver cannot be used .*overlay"):
+        with pytest.raises(ConfigError, match=r"the storage driver cannot be used .*overlay"):
             choose_driver(root, "overlay")
         with pytest.raises(ConfigError, match="was used with a storage driver that does not work here now"):
             choose_driver(root, "", "overlay")

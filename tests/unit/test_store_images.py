@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from store_house import SMALL, layer_directories, member, needs_root, opened, rows, run, stream, tar
 
 from dockerd_py.errors import AmbiguousId, BadArchive, BadParameter, Conflict, NoSuchImage
 from dockerd_py.store import image_config
 from dockerd_py.store.images import ImageChange, ImageStore, StoredImage
 from dockerd_py.store.store import Store
-from store_house import SMALL, layer_directories, member, needs_root, opened, rows, run, stream, tar
 
 pytestmark = needs_root
 
@@ -32,7 +32,7 @@ def test_the_id_is_the_sha256_of_the_stored_configuration(tmp_path: Path) -> Non
     async def steps() -> None:
         async with opened(tmp_path) as store:
             image = await imported(store, "base")
-            (row,) = await rows(store, "images")  # type: ignore[misc]
+            (row,) = await rows(store, "images")
             assert hashlib.sha256(row["config"]).hexdigest() == image.id == row["id"]
             assert json.loads(row["config"]) == image.raw
 
@@ -158,7 +158,7 @@ def test_two_imports_of_the_same_archive_share_one_layer(tmp_path: Path) -> None
             assert len(layer_directories(store)) == 1
             await store.images.remove("b", unused)
             assert layer_directories(store) == set()
-            assert not await rows(store, "layers")  # type: ignore[misc]
+            assert not await rows(store, "layers")
 
     run(steps())
 
@@ -183,7 +183,7 @@ def test_a_bad_archive_leaves_nothing_behind(tmp_path: Path) -> None:
                     await imported(store, "base", data)
             assert store.images.list() == []
             assert layer_directories(store) == set()
-            assert not await rows(store, "layers")  # type: ignore[misc]
+            assert not await rows(store, "layers")
             await store.driver.trash.emptied()
             assert list(store.driver.trash.directory.iterdir()) == []
 
@@ -206,7 +206,7 @@ def test_an_import_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> No
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert layer_directories(store) == set()
-            assert not await rows(store, "layers")  # type: ignore[misc]
+            assert not await rows(store, "layers")
 
     run(steps())
 
@@ -221,8 +221,10 @@ def test_wrong_arguments_are_refused_before_the_archive_is_read(
     tmp_path: Path, options: dict[str, Any], message: str,
 ) -> None:
     async def untouched() -> Any:
+        yield read()
+
+    def read() -> bytes:
         raise AssertionError("the archive was read")
-        yield b""
 
     async def steps() -> None:
         async with opened(tmp_path) as store:
@@ -383,7 +385,7 @@ def test_an_image_with_children_is_kept_and_goes_with_the_last_of_them(tmp_path:
         async with opened(tmp_path) as store:
             parent = await imported(store, "parent")
             await derive(store, parent, "child")
-            with pytest.raises(Conflict, match="cannot be forced. - image has dependent child images"):
+            with pytest.raises(Conflict, match=r"\(cannot be forced\) - image has dependent child images"):
                 await store.images.remove(parent.id, unused, force=True)
             assert await store.images.remove("parent", unused) == [ImageChange(untagged="parent:latest")]
             child = store.images.get("child")
@@ -451,18 +453,27 @@ def test_a_change_becomes_configuration(line: str, expected: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("FROM x", "FROM is not a valid change command"), ("CMD", "requires at least one argument"), ("ENV A", "two arguments"),
-     ("ENV A=1 B", "can't find ="), ("LABEL a='", "No closing quotation"), ("EXPOSE web", "Invalid containerPort: web"),
-     ("EXPOSE 0", "Invalid containerPort: 0"), ("EXPOSE 90-80", "Invalid containerPort"), ("USER a b", "exactly one"),
-     ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD"), ("ONBUILD FROM x", "isn't allowed as an ONBUILD trigger")],
-)  # fmt: skip
+    [
+        ("FROM x", "FROM is not a valid change command"),
+        ("CMD", "requires at least one argument"),
+        ("ENV A", "two arguments"),
+        ("ENV A=1 B", "can't find ="),
+        ("LABEL a='", "No closing quotation"),
+        ("EXPOSE web", "Invalid containerPort: web"),
+        ("EXPOSE 0", "Invalid containerPort: 0"),
+        ("EXPOSE 90-80", "Invalid containerPort"),
+        ("USER a b", "exactly one"),
+        ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD"),
+        ("ONBUILD FROM x", "isn't allowed as an ONBUILD trigger"),
+    ],
+)
 def test_a_change_that_is_wrong_is_refused(line: str, message: str) -> None:
     with pytest.raises(BadParameter, match=message):
         image_config.apply_changes([line])
 
 
 def test_the_same_values_give_the_same_bytes() -> None:
-    values: dict[str, Any] = {"created": 1, "diff_ids": ["sha256:x"], "author": "a", "comment": "c", "machine": "aarch64"}
+    values: dict[str, Any] = {"created": 1, "diff_ids": ["sha256:x"], "author": "", "comment": "", "machine": "aarch64"}
     one = image_config.build(**values, config={"A": 1, "B": 2})
     assert one == image_config.build(**values, config={"B": 2, "A": 1})
     assert json.loads(one)["architecture"] == "arm64"

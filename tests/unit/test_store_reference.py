@@ -28,6 +28,7 @@ DIGEST = "sha256:" + "ab" * 32
         ("docker.io/busybox", Reference("busybox")),
         ("index.docker.io/me/app", Reference("me/app")),
         ("library/busybox", Reference("busybox")),
+        ("docker.io/library/a/b", Reference("library/a/b")),
     ],
 )
 def test_a_reference_is_taken_apart(text: str, expected: Reference) -> None:

@@ -1,4 +1,4 @@
-"""Unpacking: what an archive holds arrives, and a hostile archive gets an error and leaves the rest of the host alone."""
+"""Unpacking: what an archive holds arrives; a hostile archive gets an error and reaches nothing else."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_house import SMALL, directory, hardlink, helpers, member, needs_root, run, stream, symlink, tar, tree
 
 from dockerd_py.errors import BadArchive, StoreError
 from dockerd_py.store.archive.client import Unpacked, unpack
 from dockerd_py.store.drivers.base import Whiteouts
-from store_house import SMALL, directory, hardlink, member, needs_root, run, stream, symlink, tar, tree
 
 pytestmark = needs_root
 
@@ -386,8 +386,8 @@ def test_a_flood_of_headers_for_one_entry_is_refused(target: Path) -> None:
 
 
 def test_a_huge_sparse_claim_takes_no_space(target: Path) -> None:
-    info, _ = member("huge", pax_headers={"GNU.sparse.map": "0,4", "GNU.sparse.size": str(1 << 40), "GNU.sparse.name": "huge",
-                                           "GNU.sparse.numblocks": "1"})  # fmt: skip
+    info, _ = member("huge", pax_headers={"GNU.sparse.map": "0,4", "GNU.sparse.size": str(1 << 40),
+                                           "GNU.sparse.name": "huge", "GNU.sparse.numblocks": "1"})  # fmt: skip
     info.size = 4
     try:
         extract(tar((info, b"data")), target)
@@ -473,10 +473,8 @@ def test_a_helper_that_is_killed_is_an_error(target: Path) -> None:
     async def steps() -> None:
         async def source() -> object:
             yield SMALL[:600]
-            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            for child in children:
-                if str(target).encode() in Path(f"/proc/{child}/cmdline").read_bytes():
-                    os.kill(int(child), 9)
+            for helper in helpers(target):
+                os.kill(helper, 9)
             await asyncio.sleep(0.1)
             yield SMALL[600:]
 

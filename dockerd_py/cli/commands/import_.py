@@ -16,7 +16,7 @@ from dockerd_py.flags import Flag, Parsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from dockerd_py.cli.client import Query
     from dockerd_py.cli.transport import Response
@@ -62,10 +62,13 @@ def _request(client: Client, query: Query, fd: int) -> Response:
         total = max(0, found.st_size - os.lseek(fd, 0, os.SEEK_CUR))
         headers["Content-Length"] = str(total)
     body = progress.shown(_pieces(fd, total), "Sending", total)
-    return client.request("POST", "/images/create", query, body=body, headers=headers)
+    try:
+        return client.upload("/images/create", query, body, headers)
+    finally:
+        body.close()  # puts the terminal back where sending stopped early
 
 
-def _pieces(fd: int, total: int | None) -> Iterator[bytes]:
+def _pieces(fd: int, total: int | None) -> Generator[bytes, None, None]:
     left = total
     while left is None or left > 0:
         piece = os.read(fd, _PIECE if left is None else min(_PIECE, left))
@@ -84,9 +87,10 @@ def _image_id(response: Response) -> str:
     for message in messages(response):
         if failure := message.get("error") or (message.get("errorDetail") or {}).get("message"):
             raise CliError(failure)
-        if status and sys.stderr.isatty():
+        news = str(message.get("status") or status)
+        if status and news != status and sys.stderr.isatty():
             print(printable(status), file=sys.stderr)
-        status = str(message.get("status") or status)
+        status = news
     if not status:
         raise ConnectionLost("The daemon closed the connection without an answer.")
     return printable(status)

@@ -7,7 +7,7 @@ import sys
 
 from dockerd_py.cli import text
 from dockerd_py.cli.client import API_VERSION, Client
-from dockerd_py.cli.command import Command, complain
+from dockerd_py.cli.command import Command, complain, warn
 from dockerd_py.cli.errors import CliError
 from dockerd_py.flags import Flag, Parsed
 from dockerd_py.version import VERSION
@@ -85,7 +85,7 @@ def info(client: Client, given: Parsed) -> int:
             lines += _line(label, found.get(key))
     print("\n".join(lines))
     for warning in found.get("Warnings") or ():
-        complain(warning)
+        warn(warning.removeprefix("WARNING: "))
     return 0
 
 

@@ -10,7 +10,7 @@ import os
 
 from dockerd_py.cli import terminal
 from dockerd_py.cli.client import Client, container_path
-from dockerd_py.cli.command import Command, complain
+from dockerd_py.cli.command import Command, complain, warn
 from dockerd_py.cli.errors import CliError, ConnectionLost, DaemonError, Unreachable
 from dockerd_py.cli.options import FLAGS, RUN_FLAGS, Settings, settings
 from dockerd_py.flags import Parsed
@@ -85,7 +85,7 @@ def _create(client: Client, wanted: Settings, id_file: IdFile) -> str:
     id_: str = created["Id"]
     id_file.write(id_)
     for warning in created.get("Warnings") or ():
-        complain(f"WARNING: {warning}")
+        warn(warning)
     return id_
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from dockerd_py.store.drivers.base import Whiteouts
 
 log = logging.getLogger(__name__)
 
-_PIECE = 1 << 20
+_PIPE_SIZE = 1 << 20
 
 # Isolated and without site-packages, which cost three times the start; our own package is found last.
 _PROGRAM = (
@@ -48,65 +50,80 @@ async def unpack(
     ``progress`` is told the number of bytes taken so far.  Raises BadArchive, StoreError, and whatever ``source``
     raises.  On any failure, and when cancelled, the helper is gone and ``target`` is the caller's to throw away.
     """
-    answer_fd, helper_fd = os.pipe()
-    try:
+    with contextlib.ExitStack() as open_fds:
+        answer, helper_answer = _pipe(open_fds)
+        helper_input, sink = _pipe(open_fds)
+        _tune(sink.fileno())
         process = await subprocesses.spawn(
             [sys.executable, "-I", "-S", "-X", "utf8", "-c", _PROGRAM, _OUR_PATH,
-             os.fspath(target), whiteouts.value, str(helper_fd)],
-            stdin=asyncio.subprocess.PIPE,
-            pass_fds=(helper_fd,),
+             os.fspath(target), whiteouts.value, str(helper_answer.fileno())],
+            stdin=helper_input,
+            pass_fds=(helper_answer.fileno(),),
         )  # fmt: skip
-        os.close(helper_fd)
-        helper_fd = -1
+        helper_answer.close()
+        helper_input.close()
         try:
-            assert process.stdin is not None
-            await _feed(source, process.stdin, progress)
+            await _feed(source, sink.fileno(), progress)
+            sink.close()
             await process.wait()
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        return _read_answer(answer_fd, process.returncode)
-    finally:
-        os.close(answer_fd)
-        if helper_fd >= 0:
-            os.close(helper_fd)
+        return _read_answer(answer, process.returncode)
 
 
-async def _feed(
-    source: AsyncIterator[bytes],
-    sink: asyncio.StreamWriter,
-    progress: Callable[[int], None] | None,
-) -> None:
-    """Pass all of ``source`` on.  A helper that has seen enough closes its end, and its answer says why."""
+def _pipe(owner: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
+    reading, writing = os.pipe()
+    return owner.enter_context(FileIO(reading, "rb")), owner.enter_context(FileIO(writing, "wb"))
+
+
+def _tune(fd: int) -> None:
+    os.set_blocking(fd, False)
+    # Beyond what an unprivileged user may have in pipes the kernel says no, and the pipe stays as it is.
+    with contextlib.suppress(PermissionError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+
+
+async def _feed(source: AsyncIterator[bytes], fd: int, progress: Callable[[int], None] | None) -> None:
+    """Pass all of ``source`` on, or as much as the helper wants: it may have seen enough to say no."""
     taken = 0
-    try:
-        async for data in source:
-            for start in range(0, len(data), _PIECE):
-                sink.write(data[start : start + _PIECE])
-                await sink.drain()
-            taken += len(data)
-            if progress is not None:
-                progress(taken)
-    except (BrokenPipeError, ConnectionResetError):
-        if not sink.is_closing():
-            raise  # the source's own
-    finally:
-        sink.close()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            await sink.wait_closed()
+    async for data in source:
+        if not await _write(fd, data):
+            return
+        taken += len(data)
+        if progress is not None:
+            progress(taken)
 
 
-def _read_answer(fd: int, returncode: int | None) -> Unpacked:
-    with os.fdopen(os.dup(fd), "rb") as file:
-        text = file.read()
+async def _write(fd: int, data: bytes) -> bool:
+    """False when nobody reads there any more."""
+    loop = asyncio.get_running_loop()
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            room = asyncio.Event()
+            loop.add_writer(fd, room.set)
+            try:
+                await room.wait()
+            finally:
+                loop.remove_writer(fd)
+        except BrokenPipeError:
+            return False
+    return True
+
+
+def _read_answer(answer: FileIO, returncode: int | None) -> Unpacked:
+    text = answer.readall()
     if not text:
         how = f"by signal {-returncode}" if returncode and returncode < 0 else f"with code {returncode}"
         raise StoreError(f"unpacking failed: the helper process ended {how} before it had an answer")
-    answer: dict[str, Any] = json.loads(text)
-    if "error" in answer:
-        kind = BadArchive if answer["kind"] == "archive" else StoreError
-        raise kind(f"cannot unpack the archive: {answer['error']}")
-    if answer["lost"]:
-        log.warning("extended attributes that cannot be kept: %s", ", ".join(answer["lost"]))
-    return Unpacked(answer["diff_id"], answer["size"], answer["entries"])
+    result: dict[str, Any] = json.loads(text)
+    if "error" in result:
+        kind = BadArchive if result["kind"] == "archive" else StoreError
+        raise kind(f"cannot unpack the archive: {result['error']}")
+    if result["lost"]:
+        log.warning("extended attributes that cannot be kept: %s", ", ".join(result["lost"]))
+    return Unpacked(result["diff_id"], result["size"], result["entries"])

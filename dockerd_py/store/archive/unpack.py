@@ -37,7 +37,7 @@ def main(target: str, whiteouts: str, answer_fd: int) -> None:
         answer = _explain(error)
     except MemoryError:
         answer = {"kind": "archive", "error": "the archive needs too much memory to unpack"}
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         # What tarfile and the system calls say to numbers and names that no file can have.
         answer = {"kind": "archive", "error": f"the archive is damaged: {error}"}
     except BaseException:  # noqa: BLE001 - the daemon logs it; nobody reads our own stderr

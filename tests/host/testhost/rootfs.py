@@ -151,6 +151,7 @@ def _make(root: Path, sources: list[str], dependencies: str) -> None:
         units = unfinished / "etc/systemd/system"
         for unit in MASKED:
             (units / unit).symlink_to("/dev/null")
+        (unfinished / "etc/hostname").write_text("testhost\n")
         (unfinished / "etc/resolv.conf").write_text("")
         (unfinished / "etc/machine-id").write_text("")
         unfinished.chmod(0o755)

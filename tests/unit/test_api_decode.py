@@ -1,0 +1,286 @@
+"""What clients send becomes settings, or is refused by name; nothing is ignored in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from docker.types import ContainerConfig as PyContainerConfig
+from docker.types import EndpointConfig, LogConfig, NetworkingConfig
+from docker.types import HostConfig as PyHostConfig
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dockerd_py.api.decode import decode_create
+from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig
+from dockerd_py.errors import BadParameter, NotSupported
+
+# The body of `docker run busybox true`, as the 28.2 client sends it.
+CLI_BODY: dict[str, Any] = {
+    "Hostname": "", "Domainname": "", "User": "", "AttachStdin": False, "AttachStdout": True, "AttachStderr": True,
+    "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": None, "Cmd": ["true"], "Image": "busybox",
+    "Volumes": {}, "WorkingDir": "", "Entrypoint": None, "OnBuild": None, "Labels": {},
+    "HostConfig": {
+        "Binds": None, "ContainerIDFile": "", "LogConfig": {"Type": "", "Config": {}}, "NetworkMode": "default",
+        "PortBindings": {}, "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": False,
+        "VolumeDriver": "", "VolumesFrom": None, "ConsoleSize": [24, 80], "CapAdd": None, "CapDrop": None,
+        "CgroupnsMode": "", "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": None, "GroupAdd": None,
+        "IpcMode": "", "Cgroup": "", "Links": None, "OomScoreAdj": 0, "PidMode": "", "Privileged": False,
+        "PublishAllPorts": False, "ReadonlyRootfs": False, "SecurityOpt": None, "UTSMode": "", "UsernsMode": "",
+        "ShmSize": 0, "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0, "CgroupParent": "",
+        "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [],
+        "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0,
+        "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
+        "DeviceCgroupRules": None, "DeviceRequests": None, "MemoryReservation": 0, "MemorySwap": 0,
+        "MemorySwappiness": -1, "OomKillDisable": False, "PidsLimit": 0, "Ulimits": [], "CpuCount": 0,
+        "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0, "MaskedPaths": None, "ReadonlyPaths": None,
+    },
+    "NetworkingConfig": {"EndpointsConfig": {"default": {
+        "IPAMConfig": None, "Links": None, "Aliases": None, "MacAddress": "", "DriverOpts": None, "GwPriority": 0,
+        "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
+        "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": None,
+    }}},
+}  # fmt: skip
+
+
+def host(**settings_: Any) -> HostConfig:
+    return decode_create({"HostConfig": settings_}).host
+
+
+def test_the_body_of_docker_run_is_accepted_as_it_is() -> None:
+    request = decode_create(CLI_BODY)
+    assert request.config == ContainerConfig(image="busybox", cmd=("true",), attach_stdout=True, attach_stderr=True)
+    assert request.host == HostConfig()
+
+
+def test_every_setting_that_is_supported_arrives() -> None:
+    request = decode_create(
+        {
+            "Image": "i", "Cmd": ["a"], "Entrypoint": ["e"], "Env": ["A=b", "C"], "WorkingDir": "/w", "User": "u",
+            "Hostname": "h", "Domainname": "d", "Tty": True, "OpenStdin": True, "StdinOnce": True,
+            "AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "Labels": {"k": "v"},
+            "ExposedPorts": {"80/tcp": {}, "53/UDP": {}, "9": {}}, "StopSignal": "SIGINT", "StopTimeout": 3,
+            "NetworkDisabled": True, "OnBuild": ["RUN x"],
+            "HostConfig": {
+                "Binds": ["/s:/t:ro"], "Memory": 7 << 20, "MemorySwap": -1, "CpuShares": 2, "NanoCpus": 5,
+                "CpuQuota": 6, "CpuPeriod": 7, "PidsLimit": 8, "NetworkMode": "none", "AutoRemove": True,
+                "LogConfig": {"Type": "journald", "Config": {"tag": "t"}}, "ContainerIDFile": "/f",
+            },
+        }
+    )  # fmt: skip
+    assert request.config == ContainerConfig(
+        image="i", cmd=("a",), entrypoint=("e",), env=("A=b", "C"), working_dir="/w", user="u", hostname="h",
+        domainname="d", tty=True, open_stdin=True, stdin_once=True, attach_stdin=True, attach_stdout=True,
+        attach_stderr=True, labels={"k": "v"}, exposed_ports=("80/tcp", "53/udp", "9/tcp"), stop_signal="SIGINT",
+        stop_timeout=3, network_disabled=True, on_build=("RUN x",),
+    )  # fmt: skip
+    assert request.host == HostConfig(
+        binds=(Bind("/s", "/t", True),), memory=7 << 20, memory_swap=-1, cpu_shares=2, nano_cpus=5, cpu_quota=6,
+        cpu_period=7, pids_limit=8, network_mode="none", auto_remove=True, log_driver="journald",
+        log_options={"tag": "t"}, container_id_file="/f",
+    )  # fmt: skip
+
+
+def test_what_docker_py_sends_by_default_is_accepted() -> None:
+    config = PyContainerConfig(
+        "1.43", "busybox", ["true"], host_config=PyHostConfig("1.43", network_mode="none", log_config=LogConfig()),
+        networking_config=NetworkingConfig({"none": EndpointConfig("1.43")}),
+    )  # fmt: skip
+    assert decode_create(dict(config)).host.network_mode == "none"
+
+
+@pytest.mark.parametrize(
+    ("settings_", "name"),
+    [
+        ({"privileged": True}, "Privileged"),
+        ({"cap_add": ["SYS_ADMIN"]}, "CapAdd"),
+        ({"cap_drop": ["ALL"]}, "CapDrop"),
+        ({"devices": ["/dev/null:/dev/x:rwm"]}, "Devices"),
+        ({"dns": ["1.1.1.1"]}, "Dns"),
+        ({"extra_hosts": {"a": "1.2.3.4"}}, "ExtraHosts"),
+        ({"group_add": ["audio"]}, "GroupAdd"),
+        ({"init": True}, "Init"),
+        ({"ipc_mode": "host"}, "IpcMode"),
+        ({"pid_mode": "host"}, "PidMode"),
+        ({"uts_mode": "host"}, "UTSMode"),
+        ({"userns_mode": "host"}, "UsernsMode"),
+        ({"cgroupns": "host"}, "CgroupnsMode"),
+        ({"cgroup_parent": "x.slice"}, "CgroupParent"),
+        ({"links": {"a": "b"}}, "Links"),
+        ({"mem_reservation": "10m"}, "MemoryReservation"),
+        ({"mem_swappiness": 0}, "MemorySwappiness"),
+        ({"oom_kill_disable": True}, "OomKillDisable"),
+        ({"oom_score_adj": -5}, "OomScoreAdj"),
+        ({"publish_all_ports": True}, "PublishAllPorts"),
+        ({"port_bindings": {"80/tcp": 8080}}, "PortBindings"),
+        ({"read_only": True}, "ReadonlyRootfs"),
+        ({"restart_policy": {"Name": "always"}}, "RestartPolicy"),
+        ({"runtime": "kata"}, "Runtime"),
+        ({"security_opt": ["seccomp=unconfined"]}, "SecurityOpt"),
+        ({"shm_size": "1g"}, "ShmSize"),
+        ({"storage_opt": {"size": "1g"}}, "StorageOpt"),
+        ({"sysctls": {"a": "b"}}, "Sysctls"),
+        ({"tmpfs": {"/x": ""}}, "Tmpfs"),
+        ({"volume_driver": "x"}, "VolumeDriver"),
+        ({"volumes_from": ["x"]}, "VolumesFrom"),
+        ({"cpuset_cpus": "0"}, "CpusetCpus"),
+        ({"blkio_weight": 10}, "BlkioWeight"),
+        ({"device_cgroup_rules": ["c 1:3 r"]}, "DeviceCgroupRules"),
+        ({"isolation": "hyperv"}, "Isolation"),
+    ],
+)
+def test_a_setting_without_effect_is_refused_by_its_name(settings_: dict[str, Any], name: str) -> None:
+    with pytest.raises(NotSupported, match=rf"^HostConfig\.{name} is not supported by this version"):
+        decode_create({"HostConfig": dict(PyHostConfig("1.43", **settings_))})
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"Healthcheck": {"Test": ["CMD", "x"]}}, "Healthcheck"),
+        ({"Volumes": {"/data": {}}}, "Volumes"),
+        ({"MacAddress": "02:42:ac:11:00:02"}, "MacAddress"),
+        ({"Dns": ["1.1.1.1"]}, "Dns"),
+        ({"HostConfig": {"MaskedPaths": []}}, "HostConfig.MaskedPaths"),
+        ({"HostConfig": {"privileged": True}}, "HostConfig.Privileged"),
+        ({"hostconfig": {"PRIVILEGED": True}}, "HostConfig.Privileged"),
+        (
+            {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "1.2.3.4"}}}}},
+            "NetworkingConfig.EndpointsConfig.bridge.IPAMConfig",
+        ),
+    ],
+)
+def test_the_name_is_the_whole_path_of_the_attribute(body: dict[str, Any], name: str) -> None:
+    with pytest.raises(NotSupported, match=f"^{name.replace('.', '[.]')} is not supported"):
+        decode_create(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"HostConfig": {"Memory": "8m"}}, "Bad parameter: HostConfig.Memory must be a number"),
+        ({"HostConfig": {"Memory": True}}, "Bad parameter: HostConfig.Memory must be a number"),
+        ({"HostConfig": {"Memory": 1.5}}, "Bad parameter: HostConfig.Memory must be a number"),
+        ({"HostConfig": {"Memory": float("nan")}}, "Bad parameter: HostConfig.Memory must be a number"),
+        ({"HostConfig": {"Memory": 1 << 70}}, "Bad parameter: HostConfig.Memory is out of range"),
+        ({"HostConfig": []}, "Bad parameter: HostConfig must be an object"),
+        ({"Tty": "yes"}, "Bad parameter: Tty must be true or false"),
+        ({"Image": 5}, "Bad parameter: Image must be a string"),
+        ({"Image": "a\0b"}, "Bad parameter: Image must not contain a NUL character"),
+        ({"Env": ["a", 1]}, "Bad parameter: Env must be a list of strings"),
+        ({"Env": ["\ud800"]}, "Bad parameter: Env must be valid Unicode"),
+        ({"Env": ["=x"]}, "invalid environment variable: =x"),
+        ({"Labels": ["a"]}, "Bad parameter: Labels must be an object of strings"),
+        ({"WorkingDir": "x"}, "the working directory 'x' is invalid, it needs to be an absolute path"),
+        ({"ExposedPorts": {"x/tcp": {}}}, 'invalid port specification: "x"'),
+        ({"ExposedPorts": {"0": {}}}, 'invalid port specification: "0"'),
+        ({"ExposedPorts": {"80/ipx": {}}}, 'invalid protocol: "ipx" in'),
+        ({"HostConfig": {"PortBindings": {"70000/tcp": []}}}, 'invalid port specification: "70000"'),
+        ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}}, 'invalid port specification: "x"'),
+        ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "9-8"}]}}}, 'invalid port specification: "9-8"'),
+        ({"HostConfig": {"Binds": ["/a:/b:/c:ro"]}}, "invalid volume specification: '/a:/b:/c:ro'"),
+        ({"HostConfig": {"Binds": ["/a:"]}}, "invalid volume specification: '/a:'"),
+        ({"HostConfig": {"Binds": ["/a:/b:xx"]}}, "invalid mode: xx"),
+        ({"HostConfig": {"Binds": ["/a:/b:ro,rw"]}}, "invalid mode: ro,rw"),
+        ({"HostConfig": {"Binds": ["/a:b"]}}, "invalid volume specification: '/a:b': invalid mount config"),
+        ({"HostConfig": {"Binds": ["/a:/x/.."]}}, "invalid volume specification: '/a:/x/..': invalid mount config"),
+        ({"HostConfig": {"Binds": ["./a:/b"]}}, "invalid volume specification: './a:/b'"),
+        ({"HostConfig": {"Binds": ["/a:/b", "/c:/b/"]}}, "Duplicate mount point: /b"),
+        ({"HostConfig": {"Mounts": [{"Type": "x"}]}}, 'invalid mount config: mount type unknown: "x"'),
+        ({"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/a"}]}}, 'invalid mount config for type "bind": f'),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named(body: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadParameter) as caught:
+        decode_create(body)
+    assert not isinstance(caught.value, NotSupported)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "phrase"),
+    [
+        ({"Binds": ["data:/x"]}, "the named volume 'data'"),
+        ({"Binds": ["/x"]}, "the anonymous volume '/x'"),
+        ({"Binds": ["/a:/b:rshared"]}, "the bind propagation 'rshared'"),
+        ({"Mounts": [{"Type": "tmpfs", "Target": "/x"}]}, 'HostConfig.Mounts[0].Type "tmpfs"'),
+        (
+            {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"Propagation": "shared"}}]},
+            "HostConfig.Mounts[0].BindOptions.Propagation",
+        ),
+        ({"NetworkMode": "container:x"}, 'HostConfig.NetworkMode "container:x"'),
+        ({"NetworkMode": "mine"}, 'HostConfig.NetworkMode "mine"'),
+    ],
+)
+def test_a_value_without_effect_is_named_too(settings_: dict[str, Any], phrase: str) -> None:
+    with pytest.raises(NotSupported) as caught:
+        host(**settings_)
+    assert str(caught.value).startswith(phrase)
+
+
+def test_binds_take_docker_s_modes_and_are_normalised() -> None:
+    given_ = ["/a:/b", "/a:/c:ro", "/a:/d:rw,z", "/a//x/:/e/./f/:Z,ro", "/a:/g:delegated", "/a:/h:rprivate"]
+    assert [(b.source, b.target, b.read_only) for b in host(Binds=given_).binds] == [
+        ("/a", "/b", False),
+        ("/a", "/c", True),
+        ("/a", "/d", False),
+        ("/a/x", "/e/f", True),
+        ("/a", "/g", False),
+        ("/a", "/h", False),
+    ]
+
+
+def test_a_bind_mount_must_have_its_source_unless_it_asks_for_it() -> None:
+    request = decode_create(
+        {
+            "HostConfig": {
+                "Binds": ["/x:/1"],
+                "Mounts": [
+                    {"Type": "bind", "Source": "/y", "Target": "/2", "ReadOnly": True},
+                    {"Type": "bind", "Source": "/z", "Target": "/3", "BindOptions": {"CreateMountpoint": True}},
+                ],
+            }
+        }
+    )
+    assert request.host.binds == (Bind("/x", "/1"), Bind("/y", "/2", True), Bind("/z", "/3"))
+    assert request.must_exist == ("/y",)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, None), ([], ()), ([""], ()), ("a", ("a",)), (["a", "b"], ("a", "b"))]
+)
+def test_an_entrypoint_is_the_image_s_none_or_given(value: Any, expected: Any) -> None:
+    assert decode_create({"Entrypoint": value}).config.entrypoint == expected
+
+
+def test_bare_strings_are_lists_of_one_and_no_limit_is_zero() -> None:
+    config = decode_create({"Cmd": "true", "Env": "A=1"}).config
+    assert (config.cmd, config.env) == (("true",), ("A=1",))
+    assert host(PidsLimit=-1, CpuQuota=-1, MemorySwap=None, Memory=8388608.0) == HostConfig(memory=8 << 20)
+
+
+def test_keys_unknown_to_docker_are_ignored() -> None:
+    assert decode_create({"Image": "i", "Nonsense": 1, "HostConfig": {"More": 2}}).config.image == "i"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = [*CLI_BODY, "ExposedPorts", "StopTimeout", "Healthcheck", "Memory", "VolumesFrom"]
+HOST_KEYS = [*CLI_BODY["HostConfig"], "Mounts", "Init", "Tmpfs", "Sysctls"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4),
+    st.none() | st.dictionaries(st.sampled_from(HOST_KEYS), JSON, max_size=4),
+)
+def test_any_json_is_either_settings_or_a_bad_request(body: dict[str, Any], host_part: dict[str, Any] | None) -> None:
+    if host_part is not None:
+        body["HostConfig"] = host_part
+    try:
+        decode_create(body)
+    except BadParameter:
+        pass

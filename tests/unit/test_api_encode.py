@@ -1,0 +1,286 @@
+"""Containers, images and log lines as Docker's clients read them."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_engine import IMAGE_ID, Served, eventually, make_container, make_image, read_head, serving
+
+from dockerd_py.api import encode
+from dockerd_py.api.logframes import encoder
+from dockerd_py.api.times import SECOND, duration, parse_time, rfc3339
+from dockerd_py.engine.model import (
+    STDERR,
+    STDOUT,
+    Bind,
+    ContainerConfig,
+    HostConfig,
+    LogOptions,
+    LogRecord,
+    Mount,
+    State,
+    Status,
+)
+from dockerd_py.errors import BadParameter
+
+NOW = (1, 43)
+DAY = 24 * 3600
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (119, "About a minute"),
+        (120, "2 minutes"), (3599, "59 minutes"), (3600, "About an hour"), (5399, "About an hour"), (5400, "2 hours"),
+        (47 * 3600, "47 hours"), (2 * DAY, "2 days"), (14 * DAY, "2 weeks"), (60 * DAY, "2 months"),
+        (729 * DAY, "24 months"), (731 * DAY, "2 years"), (-5, "Less than a second"),
+    ],
+)  # fmt: skip
+def test_durations_read_as_docker_writes_them(seconds: int, text: str) -> None:
+    assert duration(seconds * SECOND) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 0), ("0", 0), ("0.000000000", 0), ("1700000000", 1_700_000_000 * SECOND),
+        ("1700000000.5", 1_700_000_000_500_000_000), ("1700000000.000000001", 1_700_000_000_000_000_001),
+        ("2023-11-14T22:13:20Z", 1_700_000_000 * SECOND), ("2023-11-14T22:13:20.25Z", 1_700_000_000_250_000_000),
+        ("2023-11-14T23:13:20+01:00", 1_700_000_000 * SECOND),
+        ("2023-11-14T20:43:20.1-01:30", 1_700_000_000_100_000_000),
+        ("2023-11-14", 1_699_920_000 * SECOND), ("2023-11-14T22:13", 1_699_999_980 * SECOND),
+    ],
+)  # fmt: skip
+def test_moments_are_unix_seconds_or_dates(text: str, expected: int) -> None:
+    assert parse_time(text, "since") == expected
+
+
+@pytest.mark.parametrize("text", ["x", "10m", "-5", "1e9", "2023-13-01", "2023-11-14T25:00:00Z", "1" * 40, "1.", "٣"])
+def test_other_moments_are_refused_by_name(text: str) -> None:
+    with pytest.raises(BadParameter, match="since must be"):
+        parse_time(text, "since")
+
+
+def test_times_are_printed_as_go_prints_them() -> None:
+    assert rfc3339(0) == "0001-01-01T00:00:00Z"
+    assert rfc3339(1_700_000_000 * SECOND) == "2023-11-14T22:13:20Z"
+    assert rfc3339(1_700_000_000_120_000_000) == "2023-11-14T22:13:20.12Z"
+
+
+# Containers
+
+
+@pytest.mark.parametrize(
+    ("state", "today", "first_year"),
+    [
+        (State(), "Created", "Created"),
+        (State(Status.RUNNING, started_at=-3), "Up 3 seconds", "Up 3 seconds"),
+        (State(Status.PAUSED, started_at=-3), "Up 3 seconds (Paused)", "Up 3 seconds (Paused)"),
+        (State(Status.EXITED, exit_code=2, finished_at=-120), "Exited (2) 2 minutes ago", "Exit 2"),
+        (State(Status.REMOVING), "Removal In Progress", "Removal In Progress"),
+        (State(Status.DEAD), "Dead", "Dead"),
+    ],
+)
+def test_the_status_says_what_it_does_and_since_when(state: State, today: str, first_year: str) -> None:
+    now = time.time_ns()
+    if state.started_at:
+        state = replace(state, started_at=now + state.started_at * SECOND)
+    if state.finished_at:
+        state = replace(state, finished_at=now + state.finished_at * SECOND)
+    assert encode.status_text(state, NOW) == today
+    assert encode.status_text(state, (1, 9)) == first_year
+
+
+def test_the_command_quotes_arguments_with_blanks_since_the_first_year() -> None:
+    container = make_container(path="sh", args=("-c", "echo hi"))
+    assert encode.container_summary(container, NOW, "busybox")["Command"] == "sh -c 'echo hi'"
+    assert encode.container_summary(container, (1, 9), "busybox")["Command"] == "sh -c echo hi"
+    assert encode.container_summary(replace(container, args=()), NOW, "busybox")["Command"] == "sh"
+
+
+def test_inspect_shows_the_settings_as_they_were_given() -> None:
+    container = make_container(
+        config=ContainerConfig(
+            image="busybox", cmd=("a",), entrypoint=(), env=("A=b",), exposed_ports=("80/tcp",), stop_signal="INT",
+            stop_timeout=0, tty=True,
+        ),
+        host=HostConfig(
+            binds=(Bind("/a", "/b"), Bind("/c", "/d", True)), memory=1 << 23, memory_swap=-1, pids_limit=5,
+            network_mode="none", auto_remove=True, log_options={"tag": "x"},
+        ),
+        mounts=(Mount("/c", "/d", True),),
+        state=State(Status.RUNNING, pid=5, started_at=1_700_000_000_000_000_000),
+    )  # fmt: skip
+    result = encode.container_inspect(container, NOW)
+    assert (result["Name"], result["Image"]) == ("/nice_name", "sha256:" + IMAGE_ID)
+    assert result["State"] == {
+        "Status": "running", "Running": True, "Paused": False, "Restarting": False, "OOMKilled": False, "Dead": False,
+        "Pid": 5, "ExitCode": 0, "Error": "", "StartedAt": "2023-11-14T22:13:20Z",
+        "FinishedAt": "0001-01-01T00:00:00Z",
+    }  # fmt: skip
+    config, host = result["Config"], result["HostConfig"]
+    assert (config["Entrypoint"], config["Cmd"], config["Tty"]) == ([], ["a"], True)
+    assert (config["ExposedPorts"], config["StopSignal"], config["StopTimeout"]) == ({"80/tcp": {}}, "INT", 0)
+    assert host["Binds"] == ["/a:/b", "/c:/d:ro"]
+    assert (host["Memory"], host["MemorySwap"], host["PidsLimit"], host["NetworkMode"]) == (1 << 23, -1, 5, "none")
+    assert (host["LogConfig"], host["Runtime"]) == ({"Type": "json-file", "Config": {"tag": "x"}}, "crun")
+    assert result["Mounts"] == [
+        {"Type": "bind", "Source": "/c", "Destination": "/d", "Mode": "ro", "RW": False, "Propagation": "rprivate"}
+    ]
+    assert list(result["NetworkSettings"]["Networks"]) == ["none"]
+    assert encode.container_inspect(container, (1, 10))["ID"] == container.id
+
+
+def test_what_inspect_shows_can_be_sent_back_to_create() -> None:
+    from dockerd_py.api.decode import decode_create
+
+    container = make_container(
+        config=ContainerConfig(image="i", cmd=("a",), labels={"k": "v"}, exposed_ports=("80/tcp",), stop_timeout=4),
+        host=HostConfig(binds=(Bind("/c", "/d", True),), memory=1 << 23, log_driver="json-file", nano_cpus=7),
+    )
+    result = json.loads(json.dumps(encode.container_inspect(container, NOW)))
+    request = decode_create({**result["Config"], "HostConfig": result["HostConfig"]})
+    assert (request.config, request.host) == (container.config, container.host)
+
+
+# Images
+
+
+def test_images_are_digests_since_1_22() -> None:
+    assert encode.image_inspect(make_image(), (1, 22))["Id"] == "sha256:" + IMAGE_ID
+    assert encode.image_summary(make_image(), (1, 21))["Id"] == IMAGE_ID
+    assert encode.image_summary(make_image(), NOW)["ParentId"] == ""
+
+
+def test_an_image_shows_its_layers_and_settings() -> None:
+    result = encode.image_inspect(make_image(), NOW)
+    assert result["RootFS"] == {"Type": "layers", "Layers": ["sha256:" + "2" * 64]}
+    assert (result["Config"]["Cmd"], result["Config"]["Labels"]) == (["sh"], {"k": "v"})
+    assert (result["Created"], result["Size"], result["RepoTags"]) == ("2023-11-14T22:13:20Z", 4711, ["busybox:latest"])
+
+
+# Logs
+
+
+LINES = [
+    LogRecord(STDOUT, 1_700_000_000_000_000_001, b"one\n"),
+    LogRecord(STDERR, 1_700_000_001_500_000_000, b"two\n"),
+    LogRecord(STDOUT, 1_700_000_002_000_000_000, b"par", partial=True),
+    LogRecord(STDOUT, 1_700_000_003_000_000_000, b"tial\n"),
+    LogRecord(STDOUT, 1_700_000_004_000_000_000, b"no end"),
+]
+
+
+def frame(stream: int, data: bytes) -> bytes:
+    return struct.pack(">BxxxI", stream, len(data)) + data
+
+
+def test_each_record_is_a_frame() -> None:
+    expected = b"".join(frame(record.stream, record.data) for record in LINES)
+    assert encoder(framed=True, timestamps=False, details=False)(LINES) == expected
+    assert encoder(framed=False, timestamps=False, details=False)(LINES) == b"one\ntwo\npartial\nno end"
+
+
+def test_a_line_has_its_time_once_and_with_nine_digits() -> None:
+    encode_ = encoder(framed=False, timestamps=True, details=False)
+    assert encode_(LINES[:3]) + encode_(LINES[3:]) == (
+        b"2023-11-14T22:13:20.000000001Z one\n"
+        b"2023-11-14T22:13:21.500000000Z two\n"
+        b"2023-11-14T22:13:22.000000000Z partial\n"
+        b"2023-11-14T22:13:24.000000000Z no end"
+    )
+    framed = encoder(framed=True, timestamps=True, details=True)(LINES[:1])
+    assert framed == frame(STDOUT, b"2023-11-14T22:13:20.000000001Z  one\n")
+
+
+def test_a_hundred_thousand_lines_are_encoded_in_a_moment() -> None:
+    text = b"a line of log text that is sixty-four characters long, about so\n"
+    records = [LogRecord(STDOUT, i, text) for i in range(100_000)]
+    for timestamps, limit in ((False, 0.4), (True, 1.0)):
+        begun = time.monotonic()
+        assert len(encoder(framed=True, timestamps=timestamps, details=False)(records)) > 7_000_000
+        assert time.monotonic() - begun < limit
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as running:
+        running.engine.containers.put(make_container())
+        running.engine.containers.records = [LINES[:2], LINES[2:]]
+        yield running
+
+
+def test_logs_pass_their_options_on(served: Served) -> None:
+    url = "/containers/nice_name/logs?stdout=1&stderr=0&since=1700000000.5&until=1700000009&tail=3"
+    served.call("GET", url)
+    served.call("GET", "/containers/nice_name/logs?stderr=true&tail=all")
+    assert served.engine.containers.asked == [
+        ("logs", LogOptions(True, False, False, 1_700_000_000_500_000_000, 1_700_000_009 * SECOND, 3)),
+        ("logs", LogOptions(False, True, False, 0, 0, None)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "tty", "content_type"),
+    [("1.43", False, "multiplexed"), ("1.42", True, "raw"), ("1.41", False, "raw")],
+)
+def test_logs_are_framed_unless_there_is_a_terminal(served: Served, version: str, tty: bool, content_type: str) -> None:
+    served.engine.containers.put(make_container(config=ContainerConfig(tty=tty)))
+    response, body = served.call("GET", f"/v{version}/containers/nice_name/logs?stdout=1&stderr=1")
+    assert response.headers["Content-Type"] == f"application/vnd.docker.{content_type}-stream"
+    whole = b"one\ntwo\npartial\nno end" if tty else b"".join(frame(one.stream, one.data) for one in LINES)
+    assert body == whole
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("", "Bad parameters: you must choose at least one stream"),
+        ("stdout=1&tail=x", "Bad parameter: tail must be a number"),
+        ("stdout=1&since=x", "Bad parameter: since must be"),
+    ],
+)
+def test_bad_log_options_are_refused(served: Served, query: str, message: str) -> None:
+    response, body = served.call("GET", f"/containers/nice_name/logs?{query}")
+    assert (response.status, json.loads(body)["message"].startswith(message)) == (400, True)
+
+
+def test_following_shows_what_is_there_at_once_and_ends_with_the_client(served: Served) -> None:
+    with served.connect() as client:
+        client.sendall(b"GET /containers/nice_name/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: d\r\n\r\n")
+        read_head(client)
+        data = b""
+        while b"no end" not in data:
+            data += client.recv(1000)
+        assert served.engine.containers.logs_closed == 0
+    eventually(lambda: served.engine.containers.logs_closed == 1)
+
+
+def test_a_reader_that_stands_still_does_not_fill_the_memory(served: Served) -> None:
+    taken: list[int] = []
+
+    class Endless(list[Any]):
+        def __iter__(self) -> Iterator[list[LogRecord]]:
+            while True:
+                taken.append(1)
+                yield [LogRecord(STDOUT, 1, b"x" * 65536)]
+
+    served.engine.containers.records = Endless()
+    with served.connect() as client:
+        client.sendall(b"GET /containers/nice_name/logs?stdout=1 HTTP/1.1\r\nHost: d\r\n\r\n")
+        read_head(client)
+        time.sleep(0.3)
+        before = len(taken)
+        time.sleep(0.3)
+        assert len(taken) == before < 100
+    eventually(lambda: served.engine.containers.logs_closed == 1)

@@ -1,0 +1,112 @@
+"""The daemon's settings: flags, daemon.yaml, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dockerd_py import config
+from dockerd_py.config import Config
+from dockerd_py.errors import ConfigError
+
+
+def load(*argv: str) -> Config:
+    return config.load(config.parse(["--config", "/dev/null", *argv]))
+
+
+def from_file(tmp_path: Path, text: str, *argv: str) -> Config:
+    path = tmp_path / "daemon.yaml"
+    path.write_text(text)
+    return config.load(config.parse(["--config", str(path), *argv]))
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    assert load() == Config()
+
+
+def test_flags_in_both_spellings() -> None:
+    one = load("-D", "-H", "unix:///a", "-H", "tcp://127.0.0.1:1", "-g", "/g", "-p", "/p", "-s", "vfs", "-G", "wheel")
+    other = load(
+        *("--debug", "--host=unix:///a", "--host=tcp://127.0.0.1:1", "--graph=/g", "--pidfile=/p"),
+        *("--storage-driver=vfs", "--group=wheel"),
+    )
+    assert one == other
+    assert (one.debug, one.hosts) == (True, ("unix:///a", "tcp://127.0.0.1:1"))
+    assert (one.root, one.pidfile, one.storage_driver, one.group) == (Path("/g"), Path("/p"), "vfs", "wheel")
+
+
+def test_an_empty_pidfile_means_none() -> None:
+    assert load("-p", "").pidfile is None
+
+
+def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
+    text = "debug: true\nhost: [unix:///a]\ngraph: /g\npidfile: ''\nstorage-driver: vfs\ngroup: wheel\nexec-root: /e\n"
+    one = from_file(tmp_path, text + "log-driver: json-file\nstart-timeout: 5\nruntime: /usr/bin/crun\n")
+    assert one == Config(
+        hosts=("unix:///a",),
+        group="wheel",
+        group_given=True,
+        root=Path("/g"),
+        exec_root=Path("/e"),
+        pidfile=None,
+        storage_driver="vfs",
+        log_driver="json-file",
+        start_timeout=5,
+        runtime="/usr/bin/crun",
+        debug=True,
+    )
+
+
+def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
+    assert from_file(tmp_path, "graph: /file\n", "-g", "/flag").root == Path("/flag")
+
+
+@pytest.mark.parametrize("flag", ["-r", "-b=x", "--bip=1", "--dns=1", "--iptables", "--ip-forward", "--ip=1", "--icc",
+                                  "--mtu=1", "-e=native", "--api-enable-cors"])  # fmt: skip
+def test_a_setting_of_the_first_year_without_its_part_is_refused_by_name(flag: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=flag.partition("=")[0]):
+        load(flag)
+
+
+@pytest.mark.parametrize("key", ["restart", "bridge", "bip", "dns", "iptables", "ip-forward", "ip", "icc", "mtu"])
+def test_and_so_is_its_key(key: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is not supported by this version"):
+        from_file(tmp_path, f"{key}: 1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grpah: /g\n", "unknown key 'grpah'"),
+        ("debug: maybe\n", "debug must be true or false"),
+        ("graph: 5\n", "graph must be a text"),
+        ("start-timeout: soon\n", "start-timeout must be a whole number"),
+        ("host: [1]\n", "host must be a text or a list of texts"),
+        ("- a\n", "must hold keys and values"),
+        ("a: [\n", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_reason(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_file(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--nosuch"], "nosuch"),
+        (["extra"], "extra"),
+        (["--start-timeout=0"], "at least 1 second"),
+        (["--log-driver=syslog"], "unknown log driver 'syslog'"),
+        (["-g", ""], "--graph needs a directory"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_its_reason(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(*argv)
+
+
+def test_a_file_that_was_named_must_exist() -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        config.load(config.parse(["--config", "/no/such/daemon.yaml"]))
