@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -96,7 +96,7 @@ class Call:
     async def json_body(self) -> JsonObject:
         return parse_object(await self.body()) if self.request.body_exists else {}
 
-    async def upload(self) -> AsyncIterator[bytes]:
+    async def upload(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives.  BadParameter when it breaks off or its encoding is broken."""
         if not self.request.body_exists:
             return

@@ -120,12 +120,13 @@ class Front(asyncio.Protocol):
         if self._held is not None:
             self._held += data
         else:
-            end = self._framing.advance(data)
-            if end is None:
+            data, rest = self._framing.advance(data)
+            if rest is not None:
+                self._held = bytearray(rest)
+            if data:
                 self._inner.data_received(data)
+            if self._held is None:
                 return
-            self._held = bytearray(data[end:])
-            self._inner.data_received(data[:end])
         if len(self._held) > HELD_LIMIT:
             self._transport.pause_reading()
 

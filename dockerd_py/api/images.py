@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from aiohttp import web
 
 from dockerd_py.api import encode, eras
@@ -28,24 +30,26 @@ async def list_(call: Call) -> web.StreamResponse:
 
 
 async def create(call: Call) -> web.StreamResponse:
-    """Import an image from the root filesystem in the body."""
+    """Import an image from a root filesystem's tar, in the body or at a URL."""
     if call.text("fromImage"):
         raise NotSupported("pulling images is not supported by this version; import one with fromSrc")
     source = call.text("fromSrc")
     if not source:
         raise BadParameter("Bad parameter: one of fromImage and fromSrc is needed")
-    if source != "-":
-        raise NotSupported("importing from a URL is not supported by this version; send the tar with fromSrc=-")
 
     async def work(progress: ProgressSink) -> JsonObject:
-        identity = await call.engine.images.import_(
-            call.upload(),
-            repo=call.text("repo"),
-            tag=call.text("tag"),
-            message=call.text("message"),
-            changes=call.texts("changes"),
-            progress=progress,
-        )
+        images = call.engine.images
+        content = call.upload() if source == "-" else images.fetch(source, progress)
+        async with contextlib.aclosing(content):
+            identity = await images.import_(
+                content,
+                repo=call.text("repo"),
+                tag=call.text("tag"),
+                message=call.text("message"),
+                changes=call.texts("changes"),
+                origin=source,
+                progress=progress,
+            )
         return {"status": eras.image_id(call.version, identity)}
 
     return await answer_with_messages(call, work)

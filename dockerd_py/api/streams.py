@@ -9,6 +9,7 @@ from aiohttp import web
 
 from dockerd_py.api import eras
 from dockerd_py.api.call import Call
+from dockerd_py.api.framing import UPGRADE_HEADER
 from dockerd_py.api.hijack import NoAnswer
 from dockerd_py.api.logframes import encoder
 from dockerd_py.api.routing import Route
@@ -78,7 +79,7 @@ async def attach(call: Call) -> web.StreamResponse:
 
 def _attach_head(call: Call, framed: bool) -> bytes:
     content_type = eras.stream_type(call.version, framed)
-    if call.request.headers.get("Upgrade", "").lower() == "tcp":
+    if call.request.headers.get(UPGRADE_HEADER, "").lower() == "tcp":
         return (
             f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         ).encode()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 CALLS_PER_CALLER = 64
 HELD_PER_USER = 256
+
+_STOP_SECONDS = 5.0
 
 _Function = TypeVar("_Function", bound=Callable[..., Awaitable[Any]])
 
@@ -156,10 +159,14 @@ class Calls:
     async def stop(self) -> None:
         """End every call: what waits is told so, what changes something is cancelled."""
         tasks = [call.task for caller in self._callers.values() for call in caller.calls if call.task]
+        deadline = time.monotonic() + _STOP_SECONDS
+        while tasks and time.monotonic() < deadline:
+            for task in tasks:
+                task.cancel()
+            # More than once, as a wait_for somewhere below may swallow it (before Python 3.12).
+            tasks = list((await asyncio.wait(tasks, timeout=0.5))[1])
         for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+            log.error("%s does not end", task.get_name())
 
     def count(self) -> int:
         return sum(len(caller.calls) for caller in self._callers.values())
@@ -175,6 +182,8 @@ class Calls:
                 held_for = self._hold(call.uid)
             if terms.needs:
                 await self._authorise(call, target, method, terms)
+            if call.gone.is_set():
+                return
             call.endable = terms.held
             try:
                 result = await function(target, call, *_arguments(method, call.message))

@@ -168,13 +168,16 @@ class Connection(MessageBus):
         )
         if not self.connected:
             raise ConnectionError("the connection to the bus is closed")
+        # Not wait_for, which before Python 3.12 forgets that it was cancelled when the answer comes just then.
+        calling = asyncio.ensure_future(self.call(message))
         try:
-            reply = await asyncio.wait_for(self.call(message), timeout)
-        except asyncio.TimeoutError:
-            raise TimedOut(f"{destination} did not answer {member} within {timeout:g} s") from None
+            if not (await asyncio.wait((calling,), timeout=timeout))[0]:
+                raise TimedOut(f"{destination} did not answer {member} within {timeout:g} s")
+            reply = calling.result()
         except (OSError, EOFError, ValueError) as error:
             raise ConnectionError(f"the connection to the bus was lost: {error}") from error
         finally:
+            calling.cancel()
             self._method_return_handlers.pop(message.serial, None)
         if reply is None:
             raise ConnectionError("the connection to the bus was closed")

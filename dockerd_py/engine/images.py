@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
+from dockerd_py.engine import download
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.model import Image, ImageChange, Progress, ProgressSink
 from dockerd_py.engine.settings import config_from_image
@@ -77,6 +78,13 @@ class Images:
         )
         self._publish("import", image.id)
         return image.id
+
+    def fetch(self, url: str, progress: ProgressSink | None = None) -> AsyncGenerator[bytes, None]:
+        """What an http or https URL holds, as a source for `import_`.
+
+        Raises BadParameter for what is no such URL, and, while it is read, when its content can't be had.
+        """
+        return download.download(download.check(url), progress)
 
     async def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> Changes:
         """Take a name away, or an image with all its names.  Raises NoSuchImage, Conflict."""

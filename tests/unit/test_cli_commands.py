@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import grp  # noqa: F401 - before a test becomes somebody who may not read it
 import json
 import os
 import signal
+import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from cli_daemon import NO_CONTENT, NOT_MODIFIED, Daemon, Request, chunked, failure, reply
+
+from dockerd_py.cli.errors import Unreachable
+from dockerd_py.cli.transport import Host
 
 ID = "0123456789abcdef" * 4
 
@@ -369,19 +375,32 @@ def test_a_daemon_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def test_a_socket_that_we_may_not_use_is_told_with_its_group(tmp_path: Path) -> None:
-    if os.getuid() != 0:
-        pytest.skip("needs root to make a socket that somebody else may not use")
-    with Daemon(tmp_path, {}) as daemon:
-        os.chmod(daemon.path, 0o660)
-        os.chown(daemon.path, 0, 1)
-        for parent in (tmp_path, *tmp_path.parents):
-            if parent.stat().st_mode & 0o005 != 0o005 and parent != Path("/"):
-                os.chmod(parent, 0o755)
-        done = daemon.command("ps", user=65534, group=65534, extra_groups=[])
-    assert "Permission denied" in done.stderr
-    assert "the group 'daemon'" in done.stderr
-    assert done.returncode == 1
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to make a socket that somebody else may not use")
+@pytest.mark.parametrize(("gid", "told"), [(1, "the group 'daemon'"), (0, "Only root may use it"), (54321, "'54321'")])
+def test_a_socket_that_we_may_not_use_is_told_with_its_group(gid: int, told: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory, socket.socket(socket.AF_UNIX) as listener:
+        os.chmod(directory, 0o755)
+        path = f"{directory}/docker.sock"
+        listener.bind(path)
+        os.chmod(path, 0o660)
+        os.chown(path, 0, gid)
+        read_fd, write_fd = os.pipe()
+        child = os.fork()
+        if child == 0:  # nobody, who may not even read our interpreter
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            try:
+                Host(f"unix://{path}").connect()
+            except Unreachable as error:
+                os.write(write_fd, str(error).encode())
+            os._exit(0)
+        os.close(write_fd)
+        message = os.read(read_fd, 4096).decode()
+        os.close(read_fd)
+        os.waitpid(child, 0)
+    assert "Permission denied" in message
+    assert told in message
 
 
 def test_a_socket_path_may_be_long(tmp_path: Path) -> None:

@@ -98,6 +98,23 @@ def test_a_call_that_nobody_answers_ends() -> None:
     _run(scenario)
 
 
+def test_a_call_that_is_given_up_in_the_moment_of_its_answer_stays_given_up() -> None:
+    async def scenario(bus: PrivateBus) -> None:
+        a, b = await _Peer(bus).open(), await _Peer(bus).open()
+        given_up = []
+        for _ in range(50):
+            task = asyncio.create_task(a.connection.ask(b.name, "/x", "a.b", "Echo", "s", ["x"]))
+            await asyncio.sleep(0)
+            while a.connection._method_return_handlers:
+                await asyncio.sleep(0)
+            given_up.append(task.cancel())
+            await asyncio.wait([task])
+            assert task.cancelled() or not given_up[-1]
+        assert any(given_up)
+
+    _run(scenario)
+
+
 def test_a_message_of_a_type_that_nobody_knows_is_dropped() -> None:
     async def scenario(bus: PrivateBus) -> None:
         a, b = await _Peer(bus).open(), await _Peer(bus).open()
