@@ -84,7 +84,7 @@ class Listeners:
             log.warning("-H %s: whoever reaches this address is root on this host: it has no authentication", host)
         try:
             family, kind, protocol, _, where = socket.getaddrinfo(
-                address.strip("[]") or "0.0.0.0", int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                address.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
             sock = socket.socket(family, kind, protocol)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,12 +14,13 @@ import shutil
 import time
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
+from signal import SIGKILL
 
 from dockerd_py import ids
 from dockerd_py.engine import attach, names, settings, signals
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
-from dockerd_py.engine.lifecycle import Lifecycle
+from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle
 from dockerd_py.engine.logs import LogBatch, Logs
 from dockerd_py.engine.model import (
     AttachOptions,
@@ -172,19 +173,14 @@ class Containers:
                     f"You cannot remove a running container {record.id}. "
                     "Stop the container before attempting removal or force remove"
                 )
-            await self._kill_for_removal(record)
+            self._events.publish("container", "kill", record.id, record.attributes(signal=str(int(SIGKILL))))
+            await self._lifecycle.kill_for_good(record)
         async with record.lock:
             if record.gone:
                 raise NoSuchContainer(ref)
             if record.state.running:
                 raise Conflict(f"container {record.name} was started again while it was being removed")
             await self._remove(record)
-
-    async def _kill_for_removal(self, record: Record) -> None:
-        try:
-            await self._lifecycle.stop(record, 0)
-        except AlreadyInState:
-            pass
 
     async def _remove(self, record: Record) -> None:
         record.removing = True
@@ -254,9 +250,9 @@ class Containers:
         ended = self._lifecycle.exit_of(record)
         await self._lifecycle.kill(record, number)
         self._events.publish("container", "kill", record.id, record.attributes(signal=str(number)))
-        if number == signals.parse("KILL"):
+        if number == SIGKILL:
             try:
-                await asyncio.wait_for(ended, 10)
+                await asyncio.wait_for(ended, KILL_SECONDS)
             except asyncio.TimeoutError:
                 raise TimedOut(f"container {record.name} did not end though it was killed") from None
 

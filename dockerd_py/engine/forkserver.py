@@ -13,6 +13,7 @@ import os
 import sys
 from pathlib import Path
 
+import dockerd_py.monitor
 from dockerd_py import subprocesses
 from dockerd_py.errors import PydockerdError, RuntimeFailed
 from dockerd_py.monitor.supervisor import Config
@@ -23,6 +24,7 @@ from dockerd_py.units.systemd import SystemdUnits
 log = logging.getLogger(__name__)
 
 INSTALLED_UNIT = "pydockerd-monitor.service"
+PROGRAM = os.path.join(os.path.dirname(dockerd_py.monitor.__file__), "__main__.py")
 START_SECONDS = 10.0
 
 SERVICE_PROPERTIES: dict[str, bool | int | str] = {
@@ -103,4 +105,4 @@ class ForkServerLauncher:
             os.close(read_end)
 
     def _argv(self) -> list[str]:
-        return [sys.executable, "-I", "-m", "dockerd_py.monitor", self._path]
+        return [sys.executable, "-I", "-S", PROGRAM, self._path]

@@ -17,6 +17,7 @@ import asyncio
 import logging
 import secrets
 import shutil
+import signal
 import time
 from collections.abc import Callable, Coroutine
 
@@ -217,7 +218,7 @@ class Lifecycle:
         """Write down a container's end, and tell everybody; ``end`` is None when nobody saw it."""
         if end is None:
             log.error("%s: its monitor was killed; stopping what is left of the container", record.id)
-            await self._units.kill(record.scope, signals.parse("KILL"))
+            await self._units.kill(record.scope, signal.SIGKILL)
             record.state = with_state(
                 record,
                 status=Status.EXITED,
@@ -280,8 +281,12 @@ class Lifecycle:
             return
         if not seconds:
             await self._signal_and_wait(record, stop_signal(record), 0)
+        await self.kill_for_good(record)
+
+    async def kill_for_good(self, record: Record) -> None:
+        """Send SIGKILL and await the end.  Raises TimedOut."""
         for _ in range(2):
-            if await self._signal_and_wait(record, signals.parse("KILL"), KILL_SECONDS):
+            if await self._signal_and_wait(record, signal.SIGKILL, KILL_SECONDS):
                 return
         raise TimedOut(f"container {record.name} did not end though it was killed; is it stuck in the kernel?")
 

@@ -124,7 +124,8 @@ class Daemon:
         assert b'"error"' not in reply.data, reply.data
 
     def create(self, *command: str, name: str = "", host: dict[str, Any] | None = None, **config: Any) -> str:
-        body = {"Image": "busybox", "Cmd": list(command), "HostConfig": {"NetworkMode": "none", **(host or {})}, **config}
+        settings = {"NetworkMode": "none", **(host or {})}
+        body = {"Image": "busybox", "Cmd": list(command), "HostConfig": settings, **config}
         reply = self.post("/containers/create" + (f"?name={name}" if name else ""), body)
         assert reply.status == 201, reply.data
         return str(reply.json["Id"])

@@ -382,7 +382,7 @@ def test_an_import_streams_its_body_and_answers_with_the_id(served: Served) -> N
     assert response.status == 200
     assert body == b'{"status":"sha256:' + IMAGE_ID.encode() + b'"}\r\n'
     assert served.engine.images.received == 8_000_000
-    settings = {"repo": "a", "tag": "b", "message": "m", "changes": ("CMD x", "ENV a=b")}
+    settings = {"repo": "a", "tag": "b", "message": "m", "changes": ("CMD x", "ENV a=b"), "origin": "-"}
     assert served.engine.images.asked == [("import", settings)]
 
 

@@ -102,10 +102,13 @@ def test_a_call_that_is_given_up_in_the_moment_of_its_answer_stays_given_up() ->
     async def scenario(bus: PrivateBus) -> None:
         a, b = await _Peer(bus).open(), await _Peer(bus).open()
         given_up = []
-        for _ in range(50):
+        for turns in range(5):
             task = asyncio.create_task(a.connection.ask(b.name, "/x", "a.b", "Echo", "s", ["x"]))
-            await asyncio.sleep(0)
-            while a.connection._method_return_handlers:
+            while not a.connection._method_return_handlers:  # noqa: ASYNC110 - the very moment counts
+                await asyncio.sleep(0)
+            while a.connection._method_return_handlers:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            for _ in range(turns):
                 await asyncio.sleep(0)
             given_up.append(task.cancel())
             await asyncio.wait([task])

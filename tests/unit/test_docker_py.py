@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import docker
 import pytest
-
 from daemons import Daemon
 
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bundles import make_rootfs, monitor_config
 
 from dockerd_py.monitor import spool, wire
 from dockerd_py.monitor.clients import FOLLOW, FRAME
 
-from bundles import make_rootfs, monitor_config
-
 ID = "ab" * 32
+PROGRAM = str(Path(wire.__file__).parent / "__main__.py")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fork_server(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     path = tmp_path / "fork.sock"
-    process = subprocess.Popen([sys.executable, "-m", "dockerd_py.monitor", str(path)])
+    process = subprocess.Popen([sys.executable, "-I", "-S", PROGRAM, str(path)])
     deadline = time.monotonic() + 10
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.01)

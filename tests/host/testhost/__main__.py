@@ -89,7 +89,7 @@ def _test(machine: Machine, arguments: list[str]) -> int:
 
 def _shell(machine: Machine) -> int:
     print(f"{machine.name}: pydockerd is installed and runs; what you leave here is lost.  Ctrl-D ends it.")
-    return machine.run(["/bin/bash", "--login"], terminal=True, properties=["WorkingDirectory=/root"])
+    return machine.shell()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -13,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from . import cgroups
 
@@ -40,6 +42,7 @@ class Machine:
     def __init__(self, template: Path, runs: Path) -> None:
         self._template = template
         self._runs = runs
+        self._commands = 0
 
     def __enter__(self) -> Machine:
         self._runs.mkdir(exist_ok=True)
@@ -64,33 +67,50 @@ class Machine:
         finally:
             self._destroy()
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        terminal: bool = False,
-        quiet: bool = False,
-        properties: Sequence[str] = (),
-    ) -> int:
-        """Run ``argv`` in the host as a service of its own, with our streams, and return its exit code.
+    def run(self, argv: Sequence[str], *, quiet: bool = False, properties: Sequence[str] = ()) -> int:
+        """Run ``argv`` in the host as a service of its own, with our output, and return its exit code.
 
-        terminal: give it a terminal, joined to ours.
         quiet: show what it prints only if it fails.
         properties: further settings of the service.
+        Raises MachineFailed when it was killed, or the host ended before it did.
         """
+        # systemd-run's own --wait goes over the bus: were that restarted, it would report a success at once.
+        self._commands += 1
+        result = f"run/testhost-result-{self._commands}"
+        report = f"ExecStopPost=/bin/sh -c 'echo $$EXIT_CODE $$EXIT_STATUS > /{result}.new; mv /{result}.new /{result}'"
+        with tempfile.TemporaryFile() as kept:
+            self._start(argv, [report, *properties], kept if quiet else None)
+            how, status = self._awaited(self.root / result).split()
+            if quiet and (how, status) != ("exited", "0"):
+                kept.seek(0)
+                sys.stderr.write(kept.read().decode(errors="replace"))
+        if how != "exited":
+            raise MachineFailed(f"{argv[0]} was {how} in the test host: {status}")
+        return int(status)
+
+    def shell(self) -> int:
+        """A login shell with a terminal that is joined to ours; returns its exit code."""
+        words = ["systemd-run", "--quiet", "--collect", "--wait", "--pty", "--working-directory=/root"]
+        return subprocess.run([*self._enter(), *words, "/bin/bash", "--login"], check=False).returncode
+
+    def _start(self, argv: Sequence[str], properties: Sequence[str], output: IO[bytes] | None) -> None:
         # A plain nsenter would leave the process in a cgroup outside the host.
-        unit = ["systemd-run", "--quiet", "--collect", "--wait", "--pty" if terminal else "--pipe"]
-        unit += [f"--property={setting}" for setting in ("TasksMax=infinity", *properties)]
-        done = subprocess.run(
-            [*self._enter(), *unit, *argv],
-            stdin=None if terminal else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if quiet else None,
-            stderr=subprocess.STDOUT if quiet else None,
-            check=False,
+        words = ["systemd-run", "--quiet", "--collect", "--pipe", "--service-type=exec"]
+        words += [f"--property={setting}" for setting in ("TasksMax=infinity", *properties)]
+        started = subprocess.run(
+            [*self._enter(), *words, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
         )
-        if quiet and done.returncode != 0:
-            sys.stderr.write(done.stdout.decode(errors="replace"))
-        return done.returncode
+        if started.returncode != 0:
+            raise MachineFailed(f"{argv[0]} could not be started in the test host")
+
+    def _awaited(self, result: Path) -> str:
+        assert self._process is not None
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                return result.read_text()
+            if self._process.poll() is not None:
+                raise MachineFailed("the test host ended before what ran in it")
+            time.sleep(0.05)
 
     def _enter(self) -> list[str]:
         return ["nsenter", f"--target={self.pid}", "--all", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
