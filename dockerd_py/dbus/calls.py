@@ -136,18 +136,22 @@ class Calls:
         self._held: Counter[int] = Counter()
 
     def begin(self, target: BusObject, message: Message) -> None:
-        """Start answering ``message``; its file descriptors are taken over.
+        """Start answering ``message``, and take its file descriptors over.
 
         Raises UnknownMethod, UnknownInterface or LimitsExceeded for what is not to be started at all.
         """
         method = find_method(target, message)
+        terms: Terms = target.methods[method.name].__dict__["bus_terms"]
+        if not terms.needs and not expects_reply(message):
+            close_all(message.unix_fds)  # nothing would come of it, but work
+            return
         caller = self._callers.get(message.sender) or Caller(message.sender)
         if len(caller.calls) >= CALLS_PER_CALLER:
             raise LimitsExceeded(f"{len(caller.calls)} calls of this connection are under way: wait for some of them")
         self._callers[caller.name] = caller
         call = Call(message, caller)
         caller.calls.add(call)
-        call.task = asyncio.create_task(self._run(call, target, method), name=f"dbus {method.name}")
+        call.task = asyncio.create_task(self._run(call, target, method, terms), name=f"dbus {method.name}")
 
     def caller_left(self, name: str) -> None:
         caller = self._callers.get(name)
@@ -171,9 +175,8 @@ class Calls:
     def count(self) -> int:
         return sum(len(caller.calls) for caller in self._callers.values())
 
-    async def _run(self, call: Call, target: BusObject, method: Method) -> None:
+    async def _run(self, call: Call, target: BusObject, method: Method, terms: Terms) -> None:
         function = target.methods[method.name]
-        terms: Terms = function.__dict__["bus_terms"]
         held_for: int | None = None
         try:
             if terms.needs or terms.held:
@@ -189,7 +192,7 @@ class Calls:
                 result = await function(target, call, *_arguments(method, call.message))
             finally:
                 target.settle()
-            if terms.large and _expects_reply(call.message):
+            if terms.large and expects_reply(call.message):
                 await self._connection.send_large(
                     lambda: Message.new_method_return(call.message, method.gives, [result()])
                 )
@@ -260,7 +263,7 @@ def reply_to(connection: Connection, message: Message, signature: str, result: A
     body, fds = ([] if signature == "" else [result]), []
     if signature == "h":
         body, fds = [0], [result]
-    if not _expects_reply(message):
+    if not expects_reply(message):
         close_all(fds)
         return
     connection.send(Message.new_method_return(message, signature, body, fds))
@@ -273,7 +276,7 @@ def refuse(connection: Connection, message: Message, error: BaseException) -> No
     else:
         log.error("%s.%s on %s failed", message.interface, message.member, message.path, exc_info=error)
         name, text = PydockerdError.bus_name, "pydockerd could not do this; its log has the reason"
-    if _expects_reply(message):
+    if expects_reply(message):
         connection.send(Message.new_error(message, name, clean(text)))
 
 
@@ -282,7 +285,8 @@ def clean(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
-def _expects_reply(message: Message) -> bool:
+def expects_reply(message: Message) -> bool:
+    """Whether the caller listens for the answer."""
     return not message.flags & MessageFlag.NO_REPLY_EXPECTED
 
 

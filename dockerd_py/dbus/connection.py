@@ -6,8 +6,9 @@ marshalling, authentication and matching of replies, and replaces how bytes come
 - A frame is read whole before it is parsed.  One that cannot be parsed is dropped, with a log line, instead of
   ending the connection; one whose body exceeds ``MAX_BODY`` keeps its header only, so that it can be refused without
   its body ever being built.
-- A flood of messages gets half of the event loop's time at most: what took longer than ``_TURN`` is followed by a
-  rest as long.  Large answers are put into bytes by a thread of the connection's own.
+- A flood of messages gets half of the event loop's time at most: a turn of reading ends after ``_TURN`` or a few
+  frames, and when it and what it set off took longer than that, a rest as long follows.  Large answers are put into
+  bytes by a thread of the connection's own.
 - Writing waits for a full socket instead of taking it for an error, owns the file descriptors of what it sends and
   closes them, and stops the reading while more than ``MAX_QUEUED`` bytes wait to go out.
 - Connecting neither blocks nor spins when the bus is full or goes away halfway.
@@ -52,6 +53,7 @@ MAX_QUEUED = 1024 * 1024
 MAX_SENT = 32 * 1024 * 1024 - 64 * 1024  # dbus-daemon ends the connection of who sends 32 MiB
 
 _TURN = 0.002  # seconds
+_FRAMES_A_TURN = 8
 _MAX_FDS = 16  # what dbus-daemon lets through in one message
 _FIXED_HEADER = 16
 _CONNECT_SECONDS = 10.0
@@ -253,7 +255,9 @@ class Connection(MessageBus):
     def _message_reader(self) -> None:
         started = time.monotonic()
         try:
-            while (spent := time.monotonic() - started) < _TURN:
+            for _ in range(_FRAMES_A_TURN):
+                if time.monotonic() - started > _TURN:
+                    break
                 frame = self._receive()
                 if frame is None:
                     return
@@ -269,7 +273,8 @@ class Connection(MessageBus):
             return
         self._resting = True
         self._read_or_not()
-        self._loop.call_later(spent, self._rested)
+        # Comes after the first steps of the tasks that these messages have started.
+        self._loop.call_soon(self._rest, started)
 
     def _finalize(self, err: Exception | None = None) -> None:
         if self._disconnected:
@@ -280,6 +285,13 @@ class Connection(MessageBus):
         self._stream.close()
         self._sock.close()
         self._scribe.shutdown(wait=False, cancel_futures=True)
+
+    def _rest(self, since: float) -> None:
+        spent = time.monotonic() - since
+        if spent > _TURN:
+            self._loop.call_later(spent, self._rested)
+        else:
+            self._rested()
 
     def _rested(self) -> None:
         self._resting = False

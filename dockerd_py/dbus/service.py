@@ -20,7 +20,7 @@ from dbus_next.constants import MessageType, NameFlag, RequestNameReply
 from dbus_next.message import Message
 
 from dockerd_py.dbus import tree
-from dockerd_py.dbus.calls import Calls, refuse, reply_to
+from dockerd_py.dbus.calls import Calls, expects_reply, refuse, reply_to
 from dockerd_py.dbus.connection import (
     BUS_NAME,
     BUS_PATH,
@@ -217,8 +217,9 @@ class Session:
                 raise LimitsExceeded(f"The arguments of a call take at most {MAX_BODY} bytes")
             standard = tree.standard_interface(message)
             if standard is not None:
-                signature, value = tree.answer(self._tree, standard, message)
-                reply_to(self._connection, message, signature, value)
+                if expects_reply(message):
+                    signature, value = tree.answer(self._tree, standard, message)
+                    reply_to(self._connection, message, signature, value)
                 return
             self.calls.begin(self._tree.target(message), message)
             started = True

@@ -293,7 +293,7 @@ class Containers:
             record = self.record(ref)
             async with record.lock:
                 attach.check(record, options)
-                monitor = await self._lifecycle.monitor(record)
+                monitor = await self._lifecycle.monitor_for_attach(record)
             self._events.publish("container", "attach", record.id, record.attributes())
             await attach.hand_over(record, monitor, options, fd, early)
         finally:

@@ -86,6 +86,7 @@ class Lifecycle:
             if record.state.running:
                 raise AlreadyInState(f"container {record.name} is already running")
             before = record.state
+            self._begin_epoch(record)
             await self.save(record, phase="starting")
             try:
                 await asyncio.wait_for(self._start(record), self._config.start_timeout)
@@ -100,7 +101,7 @@ class Lifecycle:
             self._events.publish("container", "start", record.id, record.attributes())
 
     async def _start(self, record: Record) -> None:
-        monitor, root = await asyncio.gather(self.monitor(record), self._store.layers.mount_rw(record.id))
+        monitor, root = await asyncio.gather(self._monitor(record), self._store.layers.mount_rw(record.id))
         gate = await monitor.request("gate")
         pid = int(gate["pid"])
         limits = limits_of(record)
@@ -152,12 +153,19 @@ class Lifecycle:
         record.settle_exit()
         self.on_exit(record)
 
-    async def monitor(self, record: Record) -> Monitor:
-        """The container's monitor: the one it has, or a new one."""
+    async def monitor_for_attach(self, record: Record) -> Monitor:
+        """The container's monitor; a new one, that waits for the container's start, when it has none."""
+        self._begin_epoch(record)
+        return await self._monitor(record)
+
+    def _begin_epoch(self, record: Record) -> None:
+        """Each start has an epoch of its own: it tells its log lines and its exit record from those of any other."""
+        if record.monitor is None or record.monitor.closed.done():
+            record.log_end = LogPosition(secrets.token_hex(8), 0)
+
+    async def _monitor(self, record: Record) -> Monitor:
         if record.monitor is not None and not record.monitor.closed.done():
             return record.monitor
-        record.log_end = LogPosition(secrets.token_hex(8), 0)
-        record.cgroup = ""
         run = self._paths.run_directory(record.id)
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._paths.directory(record.id).mkdir(mode=0o700, exist_ok=True)

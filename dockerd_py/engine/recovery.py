@@ -66,11 +66,14 @@ class Recovery:
                 monitor.close()
         # A monitor writes its record before it lets go of its socket: without the one, there is the other.
         end = spool.read(str(self._paths.spool), record.id)
+        if end is not None and end.epoch != record.log_end.epoch:
+            end = None  # of an earlier start
         if record.state.running or (end is not None and phase == "starting"):
             await self._lifecycle.ended(record, end)
         elif phase == "starting":
             record.state = with_state(record, pid=0, error="the daemon ended while the container was starting")
             await self._lifecycle.save(record)
+        spool.forget(str(self._paths.spool), record.id)  # the database may have had it already
         await self._lifecycle.clean_up(record)
 
     async def _adopt(self, record: Record, monitor: Monitor) -> bool:
