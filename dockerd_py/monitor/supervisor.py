@@ -39,6 +39,7 @@ from typing import NamedTuple
 
 from dockerd_py.monitor import PROTOCOL_VERSION, spool, wire
 from dockerd_py.monitor.clients import Attached, Client, Follower, read_memfd
+from dockerd_py.monitor.control import Control, Refused, Reply
 from dockerd_py.monitor.lines import LineSplitter, Piece
 from dockerd_py.monitor.logwriters import JournalWriter, make
 from dockerd_py.monitor.loop import Loop
@@ -51,9 +52,6 @@ PARTING_SECONDS = 10.0  # how long clients may take for the last output
 
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
-
-Reply = Callable[[wire.Message], None]
-
 
 class Config(NamedTuple):
     """What the daemon says of a container when it asks for its monitor."""
@@ -77,10 +75,6 @@ class Config(NamedTuple):
     log_names: list[str]
 
 
-class Refused(Exception):
-    """A request that can't be carried out; its text is the reply's error."""
-
-
 class Supervisor:
     def __init__(self, config: Config, control: socket.socket) -> None:
         self.config = config
@@ -91,7 +85,6 @@ class Supervisor:
         self.died_at = 0.0  # on the monotonic clock
         self.exit: spool.ExitRecord | None = None
         self.done = False
-        self.controls: dict[int, socket.socket] = {}
         self.attached: list[Attached] = []
         self.followers: list[Follower] = []
         self.splitters = {1: LineSplitter(), 2: LineSplitter()}
@@ -115,9 +108,9 @@ class Supervisor:
             directory=config.directory,
             hide=config.hide,
         )
-        self.listener = wire.bind(os.path.join(config.directory, "monitor.sock"))
-        self.loop.watch(self.listener.fileno(), select.EPOLLIN, self._accept)
-        self._add_control(control)
+        path = os.path.join(config.directory, "monitor.sock")
+        self.control = Control(self.loop, path, self._dispatch, self._abandoned)
+        self.control.add(control)
         wire.send(control, {"event": "ready", "pid": os.getpid()})
 
     def run(self) -> None:
@@ -169,7 +162,7 @@ class Supervisor:
         self._watch_outputs()
         if self.died_at:
             self._finish(now)
-        elif self.phase == "idle" and not self.controls and not self.attached:
+        elif self.phase == "idle" and not self.control.connected and not self.attached:
             self.done = True
 
     # Output
@@ -287,56 +280,6 @@ class Supervisor:
 
     # The daemon's requests
 
-    def _accept(self, _: int) -> None:
-        connection, _address = self.listener.accept()
-        if wire.peer_uid(connection) == os.geteuid():
-            self._add_control(connection)
-        else:
-            connection.close()
-
-    def _add_control(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self.controls[connection.fileno()] = connection
-        self.loop.watch(connection.fileno(), select.EPOLLIN, lambda _: self._request(connection))
-
-    def _drop_control(self, connection: socket.socket) -> None:
-        fd = connection.fileno()
-        if self.controls.pop(fd, None) is None:
-            return
-        self.loop.unwatch(fd)
-        connection.close()
-        if not self.controls and self.phase in ("gated", "creating", "created"):
-            self._abort()  # nobody will ever start it
-
-    def _send(self, connection: socket.socket, message: wire.Message) -> None:
-        if connection.fileno() not in self.controls:
-            return
-        try:
-            wire.send(connection, message)
-        except OSError:
-            self._drop_control(connection)
-
-    def _request(self, connection: socket.socket) -> None:
-        try:
-            message, fds = wire.receive(connection)
-        except (OSError, wire.ProtocolError):
-            message, fds = None, []
-        if message is None:
-            self._drop_control(connection)
-            return
-        seq = message.get("seq", 0)
-
-        def later(reply: wire.Message) -> None:
-            self._send(connection, {"seq": seq, **reply})
-
-        try:
-            reply = self._dispatch(message, fds, later)
-        except (Refused, OSError, KeyError, TypeError, ValueError) as error:
-            reply = {"error": str(error) or type(error).__name__}
-        wire.close_all(fds)
-        if reply is not None:
-            later(reply)
-
     def _dispatch(self, message: wire.Message, fds: list[int], later: Reply) -> wire.Message | None:
         """Carry out one request; None when the reply comes later.  Takes what it uses out of ``fds``."""
         match message["op"]:
@@ -417,6 +360,10 @@ class Supervisor:
     def _position(self) -> wire.Message:
         return {"epoch": self.config.epoch, "ordinal": self.ordinal, "mark": self.log.mark()}
 
+    def _abandoned(self) -> None:
+        if self.phase in ("gated", "creating", "created"):
+            self._abort()  # nobody will ever start it
+
     # The container's life
 
     def _make_gate(self) -> wire.Message:
@@ -476,8 +423,7 @@ class Supervisor:
         spool.write(self.config.spool, self.exit)
         for follower in self.followers:
             follower.end()
-        for connection in list(self.controls.values()):
-            self._send(connection, {"event": "exit", **self.exit._asdict()})
+        self.control.broadcast({"event": "exit", **self.exit._asdict()})
         self.runtime.delete()
         self.done = True
 
@@ -520,10 +466,7 @@ class Supervisor:
 
     def _part(self) -> None:
         """Give clients the rest of their output, as long as they take it, and leave nothing behind."""
-        self.listener.close()
-        os.unlink(os.path.join(self.config.directory, "monitor.sock"))
-        for connection in list(self.controls.values()):
-            connection.close()
+        self.control.close()
         deadline = time.monotonic() + PARTING_SECONDS
         clients: list[Client] = [*self.attached, *self.followers]
         while clients and time.monotonic() < deadline:

@@ -16,15 +16,21 @@ BUSYBOX = shutil.which("busybox") or "/bin/busybox"
 
 def make_rootfs(directory: Path) -> Path:
     """A root filesystem with busybox and its applets."""
-    for name in ("bin", "etc", "tmp", "root", "proc", "sys", "dev"):
+    for name in ("bin", "etc", "tmp", "root", "proc", "sys", "dev", "home/ann"):
         (directory / name).mkdir(parents=True)
+    (directory / "tmp").chmod(0o1777)
     shutil.copy(BUSYBOX, directory / "bin/busybox")
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
     for applet in applets:
         if applet != "busybox":
             os.symlink("busybox", directory / "bin" / applet)
-    (directory / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")
-    (directory / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    (directory / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000:Ann:/home/ann:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
+    )
+    (directory / "etc/group").write_text(
+        "root:x:0:\nann:x:1000:\naudio:x:29:ann\nvideo:x:44:root,ann\nnogroup:x:65534:\n"
+    )
+    os.chown(directory / "home/ann", 1000, 1000)
     return directory
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,27 +16,10 @@ from dockerd_py.runtime import capabilities, seccomp
 from dockerd_py.runtime.crun import Crun, mount_to_hide
 from dockerd_py.runtime.spec import SpecInput, build_spec, default_environment
 
-APPLETS = "sh ls cat echo id sleep true false pwd env mount umount stty tty kill grep unshare mkdir touch tee nc"
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWNS, MS_REC, MS_SLAVE, MNT_DETACH = 0x20000, 0x4000, 0x80000, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def make_busybox_root(root: Path) -> Path:
-    """A root filesystem of nothing but the machine's own busybox."""
-    for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "root", "home/ann"):
-        (root / name).mkdir(parents=True)
-    (root / "tmp").chmod(0o1777)
-    busybox = shutil.which("busybox")
-    assert busybox is not None, "busybox-static must be installed"
-    shutil.copy2(busybox, root / "bin/busybox")
-    for applet in APPLETS.split():
-        (root / "bin" / applet).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000:Ann:/home/ann:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\nann:x:1000:\naudio:x:29:ann\nvideo:x:44:root,ann\n")
-    os.chown(root / "home/ann", 1000, 1000)
-    return root
 
 
 @dataclass

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oci_host import OciHost, make_busybox_root, reap, subreaper
+from bundles import make_rootfs
+from oci_host import OciHost, reap, subreaper
 
 from dockerd_py.runtime import capabilities, files, users
 from dockerd_py.runtime.seccomp import Profile, compile_section
@@ -25,7 +26,7 @@ from dockerd_py.runtime.spec import HOST, Bind, Rlimit, SpecInput, default_envir
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OciHost]:
     directory = tmp_path_factory.mktemp("oci")
     with subreaper():
-        yield OciHost(directory, make_busybox_root(directory / "root"))
+        yield OciHost(directory, make_rootfs(directory / "root"))
 
 
 def test_it_is_process_one_in_namespaces_of_its_own(host: OciHost) -> None:

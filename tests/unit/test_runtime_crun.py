@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from oci_host import OciHost, make_busybox_root, reap, subreaper
+from bundles import make_rootfs
+from oci_host import OciHost, reap, subreaper
 
 from dockerd_py.errors import CommandNotExecutable, CommandNotFound, PydockerdError, RuntimeFailed
 from dockerd_py.runtime.crun import Crun, explain, mount_to_hide
@@ -20,7 +21,7 @@ ALLOWED_VERBS = {"create", "start", "kill", "delete", "exec", "state"}
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OciHost]:
     directory = tmp_path_factory.mktemp("crun")
-    root = make_busybox_root(directory / "root")
+    root = make_rootfs(directory / "root")
     (root / "bin/plain").write_text("#!/bin/sh\n")
     for name, content in (("bad-interpreter", "#!/bin/none\n"), ("no-program", "just text\n")):
         (root / "bin" / name).write_text(content)
