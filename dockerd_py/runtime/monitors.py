@@ -115,6 +115,8 @@ class Monitor:
                 message, fds = wire.receive(self._sock)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # it has ended without reading our last request
+                message, fds = None, []
             except (OSError, wire.ProtocolError) as error:
                 log.warning("lost the connection to a monitor: %s", error)
                 message, fds = None, []
