@@ -68,7 +68,7 @@ def completed(tmp_path: Path) -> object:
 
     def complete(*words: str) -> list[str]:
         script = (
-            f"shopt -s extglob; . {REPOSITORY}/packaging/completions/pydocker.bash\n"
+            f"shopt -s extglob; . {REPOSITORY}/packaging/completions/pydocker\n"
             'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pydocker; printf "%s\\n" "${COMPREPLY[@]}"'
         )
         with Daemon(tmp_path, answers) as daemon:
