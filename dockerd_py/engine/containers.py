@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import replace
 from signal import SIGKILL
 
@@ -173,7 +174,6 @@ class Containers:
                     f"You cannot remove a running container {record.id}. "
                     "Stop the container before attempting removal or force remove"
                 )
-            self._events.publish("container", "kill", record.id, record.attributes(signal=str(int(SIGKILL))))
             await self._lifecycle.kill_for_good(record)
         async with record.lock:
             if record.gone:
@@ -275,8 +275,9 @@ class Containers:
     async def logs(self, ref: str, options: LogOptions) -> AsyncGenerator[LogBatch, None]:
         """Batches of records; with ``follow``, until the container ends.  Raises NoSuchContainer."""
         record = self.record(ref)
-        async for batch in self._logs.read(record, options):
-            yield batch
+        async with aclosing(self._logs.read(record, options)) as batches:
+            async for batch in batches:
+                yield batch
 
     async def check_attach(self, ref: str, options: AttachOptions) -> Container:
         """What `attach` would refuse, before a connection is given away for it."""

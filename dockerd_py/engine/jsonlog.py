@@ -6,6 +6,7 @@ Everything here blocks, and is called in a thread.
 from __future__ import annotations
 
 import calendar
+import functools
 import json
 import os
 import time
@@ -39,7 +40,7 @@ def read(path: Path, start: int, end: int | None) -> Iterator[list[LogRecord]]:
             left -= len(data)
             lines = (rest + data).split(b"\n")
             rest = lines.pop()
-            records = [record for line in lines if line and (record := _parse(line))]
+            records = _parse_all(lines)
             if records:
                 yield records
 
@@ -79,23 +80,31 @@ def tail_offset(path: Path, end: int | None, count: int, streams: frozenset[int]
         return start
 
 
+def _parse_all(lines: list[bytes]) -> list[LogRecord]:
+    try:
+        # one call for all of them is three times as fast; they are almost always sound
+        return [_record(entry) for entry in json.loads(b"[" + b",".join(lines) + b"]")]
+    except _TORN:
+        return [record for line in lines if line and (record := _parse(line))]
+
+
 def _parse(line: bytes) -> LogRecord | None:
     try:
-        fields = json.loads(line)
-        data = fields["log"].encode("utf-8", "surrogateescape")
-        when = parse_time(fields["time"])
-        return LogRecord(_STREAMS[fields["stream"]], when, data, not data.endswith(b"\n"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return _record(json.loads(line))
+    except _TORN:
         return None
 
 
-_last_second = ("", 0)
+_TORN = (ValueError, KeyError, TypeError, AttributeError)
 
 
+def _record(entry: dict[str, str]) -> LogRecord:
+    data = entry["log"].encode("utf-8", "surrogateescape")
+    return LogRecord(_STREAMS[entry["stream"]], parse_time(entry["time"]), data, not data.endswith(b"\n"))
+
+
+@functools.lru_cache(maxsize=64)  # lines that were read together have the same time
 def parse_time(text: str) -> int:
     """``2026-01-31T12:00:00.123456789Z`` in ns since the epoch.  Raises ValueError."""
-    global _last_second  # noqa: PLW0603 - most lines are of the second of the line before
-    second, nanoseconds = text[:19], text[20:-1]
-    if _last_second[0] != second:
-        _last_second = (second, calendar.timegm(time.strptime(second, "%Y-%m-%dT%H:%M:%S")))
-    return _last_second[1] * 1_000_000_000 + int(nanoseconds.ljust(9, "0"))
+    seconds = calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+    return seconds * 1_000_000_000 + int(text[20:-1].ljust(9, "0"))

@@ -303,6 +303,7 @@ class Lifecycle:
         ended = self.exit_of(record)
         try:
             await self.kill(record, number)
+            self._events.publish("container", "kill", record.id, record.attributes(signal=str(int(number))))
         except NotRunning:
             if not record.state.running:
                 return True

@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dockerd_py.engine import jsonlog
 from dockerd_py.engine.model import STDERR, STDOUT, LogOptions, LogRecord
@@ -208,10 +208,16 @@ async def _in_thread(make: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]
     loop = asyncio.get_running_loop()
     done = object()
     iterator = await loop.run_in_executor(None, make)
+    step: asyncio.Future[Any] | None = None
     try:
-        while (item := await loop.run_in_executor(None, next, iterator, done)) is not done:
-            yield item  # type: ignore[misc]
+        while True:
+            step = loop.run_in_executor(None, next, iterator, done)
+            if (item := await asyncio.shield(step)) is done:
+                return
+            yield item
     finally:
+        if step is not None:
+            await asyncio.wait([step])  # a generator that runs in its thread cannot be closed
         close = getattr(iterator, "close", None)
         if close is not None:
             await loop.run_in_executor(None, close)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,7 @@ STDOUT = 1
 STDERR = 2
 
 
-@dataclass(frozen=True)
-class LogRecord:
+class LogRecord(NamedTuple):
     """One line, or one piece of a long line.  ``data`` ends with a newline unless ``partial`` is set (a piece
     that goes on in the next record of its stream) or the container's output did not end with one."""
 
