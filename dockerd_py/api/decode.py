@@ -7,7 +7,7 @@ here is refused by name (NotSupported), never ignored.  Keys that Docker does no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dockerd_py.api.fields import Fields, JsonObject
@@ -36,6 +36,18 @@ def decode_create(body: JsonObject) -> CreateRequest:
     host_fields = fields.object("HostConfig")
     host, must_exist = decode_host(host_fields, flat=fields)
     return CreateRequest(_config(fields), host, must_exist)
+
+
+def decode_commit(body: JsonObject) -> ContainerConfig:
+    """The settings in the body of POST /commit.  BadParameter, NotSupported."""
+    fields = Fields(body)
+    volumes = fields.key_set("Volumes")
+    ports = fields.texts("PortSpecs")  # the first year's: "22", or "2222:22"
+    rest = {key: value for key, value in body.items() if key.casefold() not in ("volumes", "portspecs")}
+    _refuse_others(Fields(rest), _CONFIG_BENIGN)
+    config = _config(Fields(rest))
+    exposed = (*config.exposed_ports, *(check_port(port.rpartition(":")[2]) for port in ports))
+    return replace(config, volumes=volumes, exposed_ports=tuple(dict.fromkeys(exposed)))
 
 
 def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig, tuple[str, ...]]:

@@ -67,3 +67,18 @@ def exit_status(version: ApiVersion, code: int, ago: str) -> str:
 def names_untagged_images(version: ApiVersion) -> bool:
     """Whether an image without a name is listed as ``<none>:<none>``."""
     return version < (1, 43)
+
+
+def commit_merges(version: ApiVersion) -> bool:
+    """Whether the settings given to commit are laid over the container's, or are all there is."""
+    return version >= (1, 10)
+
+
+def commit_pauses(version: ApiVersion) -> bool:
+    """Whether commit pauses a running container without being asked to."""
+    return version >= (1, 13)
+
+
+def lists_can_be_null(version: ApiVersion) -> bool:
+    """Whether "no changes" is null, as Docker's own clients get it."""
+    return version >= (1, 24)

@@ -188,7 +188,8 @@ class Containers:
             if record.monitor is not None:  # attached to, never started
                 monitor, record.monitor = record.monitor, None
                 await attach.dismiss(monitor)
-            await self._store.remove_container(record.id)
+            async with record.content_lock:
+                await self._store.remove_container(record.id)
         finally:
             record.removing = False
         for directory in (self._paths.run_directory(record.id), self._paths.directory(record.id)):

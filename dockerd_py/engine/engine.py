@@ -12,6 +12,7 @@ from dockerd_py import subprocesses
 from dockerd_py.config import Config
 from dockerd_py.engine import host
 from dockerd_py.engine.containers import Containers
+from dockerd_py.engine.contents import Contents
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.images import Images
@@ -42,6 +43,7 @@ class Engine:
         lifecycle: Lifecycle,
         containers: Containers,
         images: Images,
+        contents: Contents,
         events: EventLog,
         default_log_driver: str,
         runtime: Crun,
@@ -49,6 +51,7 @@ class Engine:
         self.config = config
         self.containers = containers
         self.images = images
+        self.contents = contents
         self.events = events
         self.default_log_driver = default_log_driver
         self._store = store
@@ -81,7 +84,10 @@ class Engine:
                 paths, store, images, lifecycle, events, log_driver=log_driver, runtime=Path(runtime.binary).name
             )
             images.users = containers.users_of
-            engine = cls(config, store, units, launcher, lifecycle, containers, images, events, log_driver, runtime)
+            contents = Contents(store, containers, images, units, events)
+            engine = cls(
+                config, store, units, launcher, lifecycle, containers, images, contents, events, log_driver, runtime
+            )
             await Recovery(paths, store, units, containers, lifecycle).run()
         except BaseException:
             await store.close()

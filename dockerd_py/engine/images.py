@@ -124,4 +124,6 @@ class Images:
             docker_version=config.get("docker_version") or "",
             driver=image.driver,
             container_count=len(self.users(image.id)),
+            container=config.get("container") or "",
+            container_config=config_from_image(config.get("container_config") or {}),
         )

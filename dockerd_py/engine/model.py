@@ -201,6 +201,8 @@ class Image:
     docker_version: str
     driver: str
     container_count: int = 0
+    container: str = ""  # the container that it was committed from
+    container_config: ContainerConfig = field(default_factory=ContainerConfig)
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,45 @@ class ImageChange:
 
     untagged: str = ""
     deleted: str = ""  # 64 hex digits
+
+
+@dataclass(frozen=True)
+class CommitOptions:
+    """``config`` is laid over the container's own settings, or with ``merge`` unset taken as it is; ``changes`` are
+    Dockerfile instructions on top of it."""
+
+    repo: str = ""
+    tag: str = ""
+    comment: str = ""
+    author: str = ""
+    pause: bool = True
+    config: ContainerConfig = field(default_factory=ContainerConfig)
+    merge: bool = True
+    changes: tuple[str, ...] = ()
+
+
+class ChangeKind(enum.IntEnum):
+    MODIFIED = 0
+    ADDED = 1
+    DELETED = 2
+
+
+class Change(NamedTuple):
+    """One line of what a container changed."""
+
+    path: str  # absolute
+    kind: ChangeKind
+
+
+@dataclass(frozen=True)
+class PathStat:
+    """One file of a container's."""
+
+    name: str
+    size: int
+    mode: int  # st_mode
+    mtime: int
+    link_target: str  # of a symbolic link: where it leads in the end, absolute, inside the container
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Record:
     log_end: LogPosition = LogPosition()
     cgroup: str = ""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    content_lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its files have to stay
     monitor: Monitor | None = None
     removing: bool = False
     gone: bool = False

@@ -92,6 +92,8 @@ class Recovery:
         position = await monitor.request("position")
         record.log_end = LogPosition(position["epoch"], 0)
         record.cgroup = await self._units.control_group(record.scope) or ""
+        if record.state.status is not Status.PAUSED:
+            await self._units.thaw(record.scope)  # a commit may have been under way
         if not record.state.running:
             record.state = with_state(
                 record,

@@ -208,7 +208,44 @@ def config_from_image(config: Mapping[str, Any]) -> ContainerConfig:
         volumes=texts("Volumes"),
         stop_signal=config.get("StopSignal") or "",
         on_build=texts("OnBuild"),
+        image=config.get("Image") or "",
+        hostname=config.get("Hostname") or "",
+        domainname=config.get("Domainname") or "",
+        tty=bool(config.get("Tty")),
+        open_stdin=bool(config.get("OpenStdin")),
+        stdin_once=bool(config.get("StdinOnce")),
+        attach_stdin=bool(config.get("AttachStdin")),
+        attach_stdout=bool(config.get("AttachStdout")),
+        attach_stderr=bool(config.get("AttachStderr")),
     )
+
+
+def config_to_image(config: ContainerConfig) -> dict[str, Any]:
+    """The opposite of `config_from_image`; what is not set is left out."""
+    values: dict[str, Any] = {
+        "Cmd": list(config.cmd),
+        "Env": list(config.env),
+        "WorkingDir": config.working_dir,
+        "User": config.user,
+        "Labels": dict(config.labels),
+        "ExposedPorts": {port: {} for port in config.exposed_ports},
+        "Volumes": {path: {} for path in config.volumes},
+        "StopSignal": config.stop_signal,
+        "OnBuild": list(config.on_build),
+        "Image": config.image,
+        "Hostname": config.hostname,
+        "Domainname": config.domainname,
+        "Tty": config.tty,
+        "OpenStdin": config.open_stdin,
+        "StdinOnce": config.stdin_once,
+        "AttachStdin": config.attach_stdin,
+        "AttachStdout": config.attach_stdout,
+        "AttachStderr": config.attach_stderr,
+    }
+    found = {key: value for key, value in values.items() if value}
+    if config.entrypoint is not None:
+        found["Entrypoint"] = list(config.entrypoint)
+    return found
 
 
 def _load(kind: type[Any], data: Mapping[str, Any]) -> Any:

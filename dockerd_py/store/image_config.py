@@ -6,11 +6,12 @@ understood, here).  The same values always give the same bytes: keys sorted, no 
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -46,22 +47,58 @@ def build(
     machine: str = "",
 ) -> bytes:
     """An image of one step's making.  Raises BadParameter for text that is not Unicode."""
-    architecture, variant = _ARCHITECTURES.get(machine or platform.machine(), (machine or platform.machine(), ""))
     step: dict[str, Any] = {"created": format_time(created), "comment": comment}
     image: dict[str, Any] = {
-        "architecture": architecture,
+        **_platform(machine or platform.machine()),
         "config": config,
         "created": format_time(created),
-        "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
         "history": [step],
         "comment": comment,
     }
-    if variant:
-        image["variant"] = variant
     if author:
         image["author"] = step["author"] = author
     return encode(image)
+
+
+def derive(
+    parent: Mapping[str, Any],
+    *,
+    created: int,
+    diff_ids: Sequence[str],
+    config: Mapping[str, Any],
+    author: str,
+    comment: str,
+    created_by: str,
+    adds_layer: bool = True,
+    container: str = "",
+    container_config: Mapping[str, Any] | None = None,
+    version: str = "",
+) -> bytes:
+    """An image made from another (``parent``: its configuration; {} where it is gone) by one more step.
+
+    ``diff_ids`` are all layers, the new one included.  Raises BadParameter for text that is not Unicode.
+    """
+    step: dict[str, Any] = {"created": format_time(created), "created_by": created_by}
+    step |= {key: value for key, value in (("author", author), ("comment", comment)) if value}
+    if not adds_layer:
+        step["empty_layer"] = True
+    kept = {key: parent[key] for key in ("architecture", "os", "variant", "os.version", "os.features") if key in parent}
+    image: dict[str, Any] = {
+        **(kept if "architecture" in kept else _platform(platform.machine())),
+        "config": dict(config),
+        "created": format_time(created),
+        "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
+        "history": [*(parent.get("history") or ()), step],
+    }
+    more = {
+        "author": author,
+        "comment": comment,
+        "container": container,
+        "container_config": container_config and dict(container_config),
+        "docker_version": version,
+    }
+    return encode({**image, **{key: value for key, value in more.items() if value}})
 
 
 def encode(image: dict[str, Any]) -> bytes:
@@ -95,12 +132,12 @@ def parse_time(text: str) -> int:
     return seconds * 10**9 + int((fraction or "")[:9].ljust(9, "0"))
 
 
-def apply_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """The ``config`` that Dockerfile lines make, as given to ``import -c``.
+def apply_changes(changes: Sequence[str], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The ``config`` that Dockerfile lines make of the one ``before``, as given to ``import -c`` or ``commit -c``.
 
     Raises BadParameter for an instruction that cannot be used there, or whose arguments are wrong.
     """
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = copy.deepcopy(dict(before or {}))
     for line in (line.strip() for change in changes for line in change.splitlines()):
         if not line or line.startswith("#"):
             continue
@@ -113,6 +150,11 @@ def apply_changes(changes: Sequence[str]) -> dict[str, Any]:
             raise BadParameter(f"{name} requires at least one argument")
         instruction(config, rest)
     return config
+
+
+def _platform(machine: str) -> dict[str, str]:
+    architecture, variant = _ARCHITECTURES.get(machine, (machine, ""))
+    return {"architecture": architecture, "os": "linux", **({"variant": variant} if variant else {})}
 
 
 def _cmd(config: dict[str, Any], rest: str) -> None:

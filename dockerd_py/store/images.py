@@ -18,12 +18,17 @@ from typing import Any
 
 from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, NoSuchImage
 from dockerd_py.store import image_config, reference
+from dockerd_py.store.archive.layertar import EMPTY_DIFF_ID
 from dockerd_py.store.db import Database
 from dockerd_py.store.layers import Layer, LayerStore
 from dockerd_py.store.tasks import uninterrupted
 
 Users = Callable[[str], Sequence[tuple[str, bool]]]
 """From an image's id to the containers made from it: (id, whether it runs)."""
+
+
+Describe = Callable[[int, Sequence[str], bool], bytes]
+"""From the time, all diff ids and whether the last layer is new to an image's configuration."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,14 @@ class ImageStore:
         ``repo`` may hold the tag itself; "" leaves the image without a name.  ``progress`` is told the bytes taken.
         Raises BadParameter, BadArchive, StoreError, and what ``source`` raises; nothing is left then.
         """
-        name = _name(repo, tag)
+        name = parse_name(repo, tag)
         config = image_config.apply_changes(changes)
         created = time.time_ns()
         comment = message or f"Imported from {origin}"
         image_config.encode({"author": author, "comment": comment, "config": config})  # before all the work
 
-        def record(connection: sqlite3.Connection, layer: Layer) -> StoredImage:
+        def record(connection: sqlite3.Connection, layer: Layer | None) -> StoredImage:
+            assert layer is not None
             raw = image_config.build(
                 created=created, diff_ids=[layer.diff_id], config=config, author=author, comment=comment,
             )
@@ -131,11 +137,52 @@ class ImageStore:
         async with self._layers.unpacked(source, progress=progress) as layer:
             return await uninterrupted(self._adopt(layer, record, name))
 
+    async def derive(
+        self,
+        source: AsyncIterator[bytes],
+        describe: Describe,
+        *,
+        parent_id: str,
+        chain: str | None,
+        name: tuple[str, str] | None = None,
+    ) -> StoredImage:
+        """Make an image of one more layer, whose tar is ``source``, on ``chain``.
+
+        ``parent_id`` is the image that the chain belongs to; it may be gone.  ``describe`` is given all diff ids,
+        the lowest first, and whether the new layer has anything in it, and returns the configuration.  A layer with
+        nothing in it is left out.  Raises BadParameter (too many layers), BadArchive, StoreError, and what ``source``
+        raises; nothing is left then.
+        """
+        below = [layer.diff_id for layer in reversed(self._layers.chain(chain))]
+        created = time.time_ns()
+
+        def record(connection: sqlite3.Connection, layer: Layer | None) -> StoredImage:
+            diff_ids = [*below, layer.diff_id] if layer else below
+            raw = describe(created, diff_ids, layer is not None)
+            image = StoredImage(
+                id=hashlib.sha256(raw).hexdigest(),
+                parent_id=parent_id if parent_id in self._images else "",
+                created=created,
+                size=sum(one.size for one in self._layers.chain(chain)) + (layer.size if layer else 0),
+                tags=(),
+                chain_id=layer.chain_id if layer else chain,
+                raw=json.loads(raw),
+                driver=self._driver,
+            )
+            self._insert(connection, image, raw)
+            if name:
+                self._point(connection, name, image.id)
+            return image
+
+        async with self._layers.unpacked(source, parent=chain) as layer:
+            new = None if layer.diff_id == EMPTY_DIFF_ID else layer
+            return await uninterrupted(self._adopt(new, record, name))
+
     async def tag(self, ref: str, repo: str, tag: str = "", *, force: bool = True) -> StoredImage:
         """Give the image another name.  Raises NoSuchImage, BadParameter; Conflict when the name belongs to another
         image and ``force`` is not set (the first year's rule; today's API always sets it).
         """
-        name = _name(repo, tag)
+        name = parse_name(repo, tag)
         if not name:
             raise BadParameter("repository name is required")
         return await uninterrupted(self._tag(ref, name, force))
@@ -175,6 +222,14 @@ class ImageStore:
             if name in self._tags:
                 return self._images[self._tags[name]], name
         prefix = reference.id_prefix(ref)
+        if parsed is not None and not parsed.digest and prefix is None and (tag := reference.id_prefix(parsed.tag)):
+            # "repository:beginning of an id", as the first year allowed: an image with a name in that repository.
+            inside = {self._tags[name] for name in self._tags if name[0] == parsed.repository}
+            found = [self._images[each] for each in inside if each.startswith(tag)]
+            if len(found) > 1:
+                raise AmbiguousId(ref)
+            if found:
+                return found[0], None
         if prefix:
             found = [image for image in self._images.values() if image.id.startswith(prefix)]
             if len(found) > 1:
@@ -188,12 +243,15 @@ class ImageStore:
 
     async def _adopt(
         self,
-        layer: Layer,
-        record: Callable[[sqlite3.Connection, Layer], StoredImage],
+        layer: Layer | None,
+        record: Callable[[sqlite3.Connection, Layer | None], StoredImage],
         name: tuple[str, str] | None,
     ) -> StoredImage:
         async with self._changing:
-            image = await self._layers.adopt(layer, record)
+            if layer is None:
+                image = await self._db.run(lambda connection: record(connection, None))
+            else:
+                image = await self._layers.adopt(layer, record)
             self._images[image.id] = image
             if name:
                 self._retag(name, image.id)
@@ -350,7 +408,7 @@ class ImageStore:
         self._images[image_id] = replace(self._images[image_id], tags=tuple(tags))
 
 
-def _name(repo: str, tag: str) -> tuple[str, str] | None:
+def parse_name(repo: str, tag: str) -> tuple[str, str] | None:
     """The name to give, in its familiar form; None for no repository.  Raises BadParameter."""
     if not repo:
         if tag:

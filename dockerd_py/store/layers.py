@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -24,7 +25,7 @@ from dockerd_py.errors import BadParameter, Conflict, PydockerdError, StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.archive.client import unpack
 from dockerd_py.store.db import Database
-from dockerd_py.store.drivers.base import Driver, new_cache_id
+from dockerd_py.store.drivers.base import Driver, Whiteouts, new_cache_id
 from dockerd_py.store.files import store_errors
 from dockerd_py.store.tasks import uninterrupted
 
@@ -53,6 +54,17 @@ class RwLayer:
     parent_chain: str | None
 
 
+@dataclass(frozen=True)
+class RwView:
+    """What a container's layer is made of, as directories in ``home``; of the read-only ones the topmost first."""
+
+    home: Path
+    upper: str
+    lowers: tuple[str, ...]
+    is_layer: bool
+    """Whether ``upper`` holds only what was changed; else it is the whole tree, and ``lowers`` the one below."""
+
+
 class LayerStore:
     """All layers of one driver.  ``load`` has to run before anything else."""
 
@@ -62,6 +74,8 @@ class LayerStore:
         self._layers: dict[str, Layer] = {}  # by chain id
         self._rw: dict[str, RwLayer] = {}  # by container id
         self._unadopted: set[str] = set()
+        self._holds: dict[str, int] = {}  # by container id
+        self._held_alone: set[str] = set()  # mounted for those who hold it, and for nobody else
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
@@ -86,9 +100,8 @@ class LayerStore:
         Raises BadArchive, StoreError, BadParameter (too many layers), and whatever ``source`` raises; nothing is
         left then.
         """
+        self.check_depth(parent)
         parents = self._cache_ids(parent)
-        if len(parents) >= self._driver.max_depth:
-            raise BadParameter(f"max depth exceeded: an image can have {self._driver.max_depth} layers")
         cache_id = new_cache_id()
         self._unadopted.add(cache_id)
         try:
@@ -123,6 +136,15 @@ class LayerStore:
             layers.append(layer)
             chain = layer.parent_chain
         return layers
+
+    def check_depth(self, parent: str | None) -> None:
+        """Raises BadParameter when there can't be one more layer on the chain ``parent``."""
+        most = self._driver.max_depth
+        if len(self.chain(parent)) >= most:
+            raise BadParameter(
+                f"max depth exceeded: an image can have {most} layers; export a container of it and import that "
+                "to begin again with one"
+            )
 
     async def root_size(self, chain: str | None) -> int:
         """Bytes of all files that the layers of ``chain`` bring."""
@@ -220,6 +242,33 @@ class LayerStore:
         """Unmount it; nothing happens if it is not mounted.  Raises StoreError."""
         await uninterrupted(self._unmount_rw(container_id))
 
+    @asynccontextmanager
+    async def held_rw(self, container_id: str) -> AsyncIterator[Path]:
+        """The container's root filesystem, mounted for the length of the block at least.
+
+        It is unmounted at the end, unless it was mounted before or somebody else needs it by then.
+        Raises StoreError.
+        """
+        root = await uninterrupted(self._hold_rw(container_id))
+        try:
+            yield root
+        finally:
+            await uninterrupted(self._release_rw(container_id))
+
+    def view_rw(self, container_id: str) -> RwView:
+        """Where the container's changes, and what they are changes of, lie on the disk."""
+        rw = self._need_rw(container_id)
+        home = self._driver.home
+        is_layer = self._driver.whiteouts is Whiteouts.OVERLAY
+        parents = self._cache_ids(rw.parent_chain)
+        lowers = tuple(os.path.relpath(self._driver.target(one), home) for one in parents)
+        upper = os.path.relpath(self._driver.target(rw.cache_id), home)
+        return RwView(home, upper, lowers if is_layer else lowers[:1], is_layer)
+
+    def parent_chain(self, container_id: str) -> str | None:
+        """The chain of read-only layers that the container's layer lies on."""
+        return self._need_rw(container_id).parent_chain
+
     async def remove_rw(self, container_id: str) -> None:
         """Remove the layer in two commits.  Nothing happens if there is none.  May be repeated after a failure."""
         await uninterrupted(self._remove_rw(container_id))
@@ -314,11 +363,36 @@ class LayerStore:
     async def _mount_rw(self, container_id: str) -> Path:
         async with self._lock(container_id):
             rw = self._need_rw(container_id)
-            return await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
+            root = await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
+            self._held_alone.discard(container_id)
+            return root
 
     async def _unmount_rw(self, container_id: str) -> None:
         async with self._lock(container_id):
-            await self._driver.unmount(self._need_rw(container_id).cache_id)
+            if self._holds.get(container_id):
+                self._held_alone.add(container_id)
+            else:
+                await self._driver.unmount(self._need_rw(container_id).cache_id)
+
+    async def _hold_rw(self, container_id: str) -> Path:
+        async with self._lock(container_id):
+            rw = self._need_rw(container_id)
+            if not self._driver.is_mounted(rw.cache_id):
+                await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
+                self._held_alone.add(container_id)
+            self._holds[container_id] = self._holds.get(container_id, 0) + 1
+            return self._driver.root(rw.cache_id)
+
+    async def _release_rw(self, container_id: str) -> None:
+        async with self._lock(container_id):
+            self._holds[container_id] -= 1
+            if self._holds[container_id]:
+                return
+            del self._holds[container_id]
+            rw = self._rw.get(container_id)
+            if container_id in self._held_alone and rw is not None:
+                await self._driver.unmount(rw.cache_id)
+            self._held_alone.discard(container_id)
 
     async def _remove_rw(self, container_id: str) -> None:
         await self._db.run(lambda connection: self.doom_rw(connection, container_id))

@@ -99,6 +99,14 @@ class Units(Protocol):
     async def kill(self, name: str, signal: int) -> None:
         """Send ``signal`` to every process of the scope; nothing happens when there is none."""
 
+    async def freeze(self, name: str) -> None:
+        """Stop every process of the scope where it stands, and return once all of them have.
+
+        Raises NotSupported where no control group hierarchy that can do it is there for the scope."""
+
+    async def thaw(self, name: str) -> None:
+        """Let them go on.  Nothing happens when they are not frozen, or there is no such scope."""
+
     async def names(self) -> set[str]:
         """The container scopes that exist now, whoever's: the caller knows which are its own."""
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dockerd_py.errors import Conflict, NotSupported, PydockerdError
-from dockerd_py.units import hierarchy
+from dockerd_py.units import freezer, hierarchy
 from dockerd_py.units.base import SCOPE_NAME, Kind, Limits, ScopeSpec, weight_of_shares
 from dockerd_py.units.groups import Group, device_rules, prepare_base
 
@@ -70,6 +70,13 @@ class CgroupfsUnits:
     async def kill(self, name: str, signal: int) -> None:
         await asyncio.to_thread(self._kill, name, signal)
 
+    async def freeze(self, name: str) -> None:
+        with _sentence(f"cannot pause the processes of {name}"):
+            await asyncio.to_thread(freezer.freeze, self._directories(name))
+
+    async def thaw(self, name: str) -> None:
+        await asyncio.to_thread(freezer.thaw, self._directories(name))
+
     async def names(self) -> set[str]:
         return await asyncio.to_thread(self._names)
 
@@ -87,6 +94,9 @@ class CgroupfsUnits:
         for group in self._groups:
             with contextlib.suppress(OSError):
                 group.base.rmdir()
+
+    def _directories(self, name: str) -> list[Path]:
+        return [group.base / name for group in self._groups]
 
     def _start(self, spec: ScopeSpec, pid: int) -> str:
         if self._processes(spec.name):

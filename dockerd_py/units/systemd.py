@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dockerd_py.errors import Conflict, PydockerdError, TimedOut
-from dockerd_py.units import hierarchy
+from dockerd_py.units import freezer, hierarchy
 from dockerd_py.units.base import SCOPE_NAME, Kind, Limits, ScopeSpec, weight_of_shares
 from dockerd_py.units.systemd_link import BusError, Properties, SystemdLink
 
@@ -123,6 +123,22 @@ class SystemdUnits:
         try:
             # Sending SIGKILL again does no harm; another signal is not sent twice.
             await self._repeat(send, uncertain=signal == signals.SIGKILL)
+        except BusError as error:
+            if error.name not in _NOTHING_THERE:
+                raise
+
+    async def freeze(self, name: str) -> None:
+        if self.cgroup_version == 2:
+            await self._repeat(lambda: self._link.call("FreezeUnit", "s", name))
+        else:  # systemd freezes on version 2 alone
+            await asyncio.to_thread(freezer.freeze, await self._unified(name))
+
+    async def thaw(self, name: str) -> None:
+        if self.cgroup_version != 2:
+            await asyncio.to_thread(freezer.thaw, await self._unified(name))
+            return
+        try:
+            await self._repeat(lambda: self._link.call("ThawUnit", "s", name))
         except BusError as error:
             if error.name not in _NOTHING_THERE:
                 raise
@@ -289,6 +305,13 @@ class SystemdUnits:
                 if not again or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(0.1)
+
+    async def _unified(self, name: str) -> list[Path]:
+        """The scope's directory in the unified hierarchy of a hybrid host."""
+        group = await self.control_group(name)
+        if group is None:
+            return []
+        return [each.locate(group) for each in self._hierarchies if each.version == 2]
 
     def _limit_swap(self, group: str, limits: Limits) -> None:
         """systemd has no property for swap on version 1; the scope's group is delegated to us."""
