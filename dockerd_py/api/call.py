@@ -114,9 +114,9 @@ class Call:
     def empty(self, status: int = 204) -> web.Response:
         return web.Response(status=status, headers=COMMON_HEADERS)
 
-    async def stream(self, content_type: str) -> web.StreamResponse:
+    async def stream(self, content_type: str, headers: dict[str, str] | None = None) -> web.StreamResponse:
         """Begin an answer of unknown length: its head is sent at once."""
-        response = web.StreamResponse(headers={**COMMON_HEADERS, "Content-Type": content_type})
+        response = web.StreamResponse(headers={**COMMON_HEADERS, **(headers or {}), "Content-Type": content_type})
         self.started = True
         await response.prepare(self.request)
         return response

@@ -82,3 +82,8 @@ def commit_pauses(version: ApiVersion) -> bool:
 def lists_can_be_null(version: ApiVersion) -> bool:
     """Whether "no changes" is null, as Docker's own clients get it."""
     return version >= (1, 24)
+
+
+def copy_names_what_is_missing(version: ApiVersion) -> bool:
+    """Whether copying what is not there is a 404, or an empty archive."""
+    return version >= (1, 10)

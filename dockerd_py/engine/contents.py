@@ -5,8 +5,11 @@ Whatever looks at a container's files is a helper process that the kernel confin
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import contextlib
+import posixpath
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +17,10 @@ from dockerd_py.engine import settings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images
-from dockerd_py.engine.model import Change, ChangeKind, CommitOptions, ContainerConfig
-from dockerd_py.engine.record import Record
-from dockerd_py.errors import Conflict, NoSuchContainer, NoSuchImage, NotSupported
+from dockerd_py.engine.model import Change, ChangeKind, CommitOptions, ContainerConfig, PathStat
+from dockerd_py.engine.record import Paths, Record
+from dockerd_py.errors import Conflict, NoSuchContainer, NoSuchImage, NotFound, NotSupported
+from dockerd_py.runtime import users
 from dockerd_py.store import contents, image_config
 from dockerd_py.store.images import parse_name
 from dockerd_py.store.store import Store
@@ -31,7 +35,10 @@ _ONLY_THE_CONTAINERS = frozenset(
 
 
 class Contents:
-    def __init__(self, store: Store, containers: Containers, images: Images, units: Units, events: EventLog) -> None:
+    def __init__(
+        self, paths: Paths, store: Store, containers: Containers, images: Images, units: Units, events: EventLog
+    ) -> None:
+        self._paths = paths
         self._store = store
         self._containers = containers
         self._images = images
@@ -84,7 +91,83 @@ class Contents:
         self._events.publish("container", "commit", record.id, attributes)
         return image.id
 
+    # Copies
+
+    async def stat(self, ref: str, path: str) -> PathStat:
+        """What is at a path of a container's.  Raises NoSuchContainer, NotFound, BadParameter."""
+        async with self._copied_out(ref, path, tar=False) as (found, _):
+            return found
+
+    @asynccontextmanager
+    async def archive(
+        self, ref: str, path: str, *, follow: bool = False
+    ) -> AsyncIterator[tuple[PathStat, AsyncGenerator[bytes, None]]]:
+        """The stat and a tar of what is at a path; its topmost entry bears the name that the path ends with.
+
+        follow: a link at the path is not copied itself but what it leads to.  Raises as `stat` does.
+        """
+        async with self._copied_out(ref, path, tar=True, follow=follow) as found:
+            yield found
+        self._publish("archive-path", ref, path)
+
+    async def extract(
+        self,
+        ref: str,
+        path: str,
+        source: AsyncIterator[bytes],
+        *,
+        no_overwrite: bool = False,
+        users_own: bool = False,
+    ) -> None:
+        """Unpack a tar, plain or compressed, into a directory of a container's.
+
+        no_overwrite: a directory never takes a file's place, nor the other way round.  users_own: all of it belongs
+        to the container's user, else to whom the tar says.
+        Raises NoSuchContainer, NotFound, BadParameter, BadArchive, Denied (it is mounted read-only).
+        """
+        record = self._containers.record(ref)
+        async with self._root(record) as root:
+            owner = None
+            if users_own and record.config.user:
+                user = await asyncio.to_thread(users.resolve, str(root.path), record.config.user)
+                owner = (user.uid, user.gid)
+            try:
+                await contents.copy_in(root, path, source, no_overwrite=no_overwrite, owner=owner)
+            except NotFound as error:
+                raise _missing(path, ref, error) from None
+        self._publish("extract-to-dir", ref, path)
+
     # Below
+
+    @asynccontextmanager
+    async def _copied_out(
+        self, ref: str, path: str, *, tar: bool, follow: bool = False
+    ) -> AsyncIterator[tuple[PathStat, AsyncGenerator[bytes, None]]]:
+        async with self._root(self._containers.record(ref)) as root, AsyncExitStack() as stack:
+            try:
+                copying = contents.copied_out(root, path, tar=tar, follow=follow)
+                found, content = await stack.enter_async_context(copying)
+            except NotFound as error:
+                raise _missing(path, ref, error) from None
+            yield PathStat(found["name"], found["size"], found["mode"], found["mtime"], found["link"]), content
+
+    @asynccontextmanager
+    async def _root(self, record: Record) -> AsyncIterator[contents.Root]:
+        """The root filesystem with what is mounted there, whether the container runs or not."""
+        if record.gone or record.removing:
+            raise Conflict(f"container {record.name} is being removed")
+        directory = self._paths.directory(record.id)
+        mounts = [(str(directory / name), f"/etc/{name}", False) for name in ("hostname", "hosts", "resolv.conf")]
+        mounts += [(bind.source, bind.target, bind.read_only) for bind in record.host.binds]
+        targets = {posixpath.normpath(target): (source, target, ro) for source, target, ro in mounts}
+        ordered = tuple(targets[each] for each in sorted(targets, key=lambda each: each.count("/")))
+        async with self._store.layers.held_rw(record.id) as path:
+            yield contents.Root(path, ordered)
+
+    def _publish(self, action: str, ref: str, path: str) -> None:
+        with contextlib.suppress(NotFound):  # removed meanwhile
+            record = self._containers.record(ref)
+            self._events.publish("container", action, record.id, record.attributes(path=path))
 
     @asynccontextmanager
     async def _kept(self, ref: str) -> AsyncIterator[Record]:
@@ -117,6 +200,11 @@ class Contents:
             return self._store.images.get(image_id).raw
         except NoSuchImage:
             return {}
+
+
+def _missing(path: str, ref: str, error: NotFound) -> NotFound:
+    known = isinstance(error, NoSuchContainer)
+    return error if known else NotFound(f"Could not find the file {path} in container {ref}")
 
 
 def _config_of_image(

@@ -84,7 +84,7 @@ class Engine:
                 paths, store, images, lifecycle, events, log_driver=log_driver, runtime=Path(runtime.binary).name
             )
             images.users = containers.users_of
-            contents = Contents(store, containers, images, units, events)
+            contents = Contents(paths, store, containers, images, units, events)
             engine = cls(
                 config, store, units, launcher, lifecycle, containers, images, contents, events, log_driver, runtime
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dockerd_py.store.archive.helpers import answer, helper
@@ -21,6 +23,49 @@ async def layer(view: RwView) -> AsyncIterator[AsyncGenerator[bytes, None]]:
     """The tar of a layer with the container's changes; it is read inside the block.  Raises StoreError."""
     async with helper("layertar", _arguments(view, tar=True)) as one, aclosing(one.content()) as tar:
         yield tar
+
+
+@dataclass(frozen=True)
+class Root:
+    """A container's root filesystem as it is mounted, and what else is mounted in it."""
+
+    path: Path
+    mounts: tuple[tuple[str, str, bool], ...]
+    """(source on the host, target in the container, read-only), parents before what lies in them."""
+
+
+@asynccontextmanager
+async def copied_out(
+    root: Root, path: str, *, tar: bool = True, follow: bool = False
+) -> AsyncIterator[tuple[dict[str, Any], AsyncGenerator[bytes, None]]]:
+    """The stat of a path (name, size, mode, mtime in nanoseconds, link) and a tar of it.
+
+    follow: of what a link there leads to.  Raises NotFound (its text is the path), BadParameter, StoreError.
+    """
+    arguments = {**_root_arguments(root, path), "action": "get" if tar else "stat", "follow": follow}
+    async with helper("copying", arguments) as one, aclosing(one.content()) as content:
+        yield one.result, content
+
+
+async def copy_in(
+    root: Root,
+    path: str,
+    source: AsyncIterator[bytes],
+    *,
+    no_overwrite: bool = False,
+    owner: tuple[int, int] | None = None,
+) -> None:
+    """Unpack a tar, plain or compressed, into a directory.
+
+    no_overwrite: refuse to put a directory in a file's place, or the other way round.  owner: of all that is made.
+    Raises NotFound (its text is the path), BadParameter, BadArchive, Denied (read-only), StoreError.
+    """
+    arguments = {**_root_arguments(root, path), "action": "put", "no_overwrite": no_overwrite, "owner": owner}
+    await answer("copying", arguments, source)
+
+
+def _root_arguments(root: Root, path: str) -> dict[str, Any]:
+    return {"root": str(root.path), "mounts": root.mounts, "path": path}
 
 
 def _arguments(view: RwView, *, tar: bool) -> dict[str, Any]:
