@@ -19,6 +19,7 @@ from dockerd_py.engine.model import (
     Container,
     ContainerConfig,
     Event,
+    HistoryEntry,
     HostConfig,
     Image,
     ImageChange,
@@ -125,7 +126,8 @@ def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
     return result
 
 
-def image_summary(image: Image, version: ApiVersion) -> JsonObject:
+def image_summary(image: Image, version: ApiVersion, shared: int = -1) -> JsonObject:
+    """One item of the list; ``shared``: bytes of the layers that other images have too, -1 for not asked."""
     tags, digests = list(image.tags), list(image.digests)
     if eras.names_untagged_images(version) and not tags:
         tags = [UNNAMED]
@@ -138,7 +140,7 @@ def image_summary(image: Image, version: ApiVersion) -> JsonObject:
         "ParentId": eras.image_id(version, image.parent_id),
         "RepoDigests": digests,
         "RepoTags": tags,
-        "SharedSize": -1,
+        "SharedSize": shared,
         "Size": image.size,
         "VirtualSize": image.size,
     }
@@ -149,6 +151,20 @@ def image_changes(changes: Sequence[ImageChange], version: ApiVersion) -> list[J
         {"Untagged": change.untagged} if change.untagged else {"Deleted": eras.image_id(version, change.deleted)}
         for change in changes
     ]
+
+
+def history_entry(entry: HistoryEntry, version: ApiVersion) -> JsonObject:
+    result: JsonObject = {
+        "Id": eras.image_id(version, entry.id) if entry.id else "<missing>",
+        "Created": entry.created // SECOND,
+        "CreatedBy": entry.created_by,
+        "Tags": list(entry.tags) or None,
+        "Size": entry.size,
+        "Comment": entry.comment,
+    }
+    if eras.is_first_year(version):
+        del result["Comment"]
+    return result
 
 
 def event(value: Event, version: ApiVersion) -> JsonObject:

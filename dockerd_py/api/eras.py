@@ -87,3 +87,13 @@ def lists_can_be_null(version: ApiVersion) -> bool:
 def copy_names_what_is_missing(version: ApiVersion) -> bool:
     """Whether copying what is not there is a 404, or an empty archive."""
     return version >= (1, 10)
+
+
+def asks_before_moving_a_tag(version: ApiVersion) -> bool:
+    """Whether a tag that another image has is moved only by force.  (The first year's server moved it always, as
+    today's does.)"""
+    return FIRST_YEAR < version < (1, 24)
+
+
+def has_insert(version: ApiVersion) -> bool:
+    return version < (1, 12)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dockerd_py.api.fields import parse_object
+from dockerd_py.api.times import parse_moment
 from dockerd_py.engine.model import Container, Event, Image, Status
 from dockerd_py.errors import BadParameter, NotSupported, PydockerdError
 
@@ -22,8 +23,10 @@ Filters = dict[str, tuple[str, ...]]
 
 _CONTAINER = frozenset(("id", "name", "status", "exited", "label", "ancestor", "before", "since", "volume", "network"))
 _CONTAINER_LATER = frozenset(("expose", "publish", "health", "is-task", "isolation"))
-_IMAGE = frozenset(("dangling", "label", "reference", "before", "since"))
-_IMAGE_LATER = frozenset(("until",))
+_IMAGE = frozenset(("dangling", "label", "reference", "before", "since", "until"))
+_PRUNE_CONTAINERS = frozenset(("label", "label!", "until"))
+_PRUNE_IMAGES = _PRUNE_CONTAINERS | {"dangling"}
+_NO_LATER: frozenset[str] = frozenset()
 _EVENT = frozenset(("type", "event", "container", "image", "label", "daemon", "scope"))
 _EVENT_LATER = frozenset(("network", "volume", "plugin", "service", "node", "secret", "config"))
 
@@ -76,7 +79,8 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
 
 
 def image_filter(text: str, engine: Engine) -> Callable[[Image], bool]:
-    filters = parse_filters(text, _IMAGE, _IMAGE_LATER)
+    filters = parse_filters(text, _IMAGE, _NO_LATER)
+    until = _until(filters)
     dangling = {_boolean("dangling", value) for value in filters.get("dangling", ())}
     before = [engine.images.get(ref).created for ref in filters.get("before", ())]
     since = [engine.images.get(ref).created for ref in filters.get("since", ())]
@@ -88,9 +92,42 @@ def image_filter(text: str, engine: Engine) -> Callable[[Image], bool]:
             and _any(filters, "reference", lambda pattern: any(matches_reference(tag, pattern) for tag in image.tags))
             and all(image.created < limit for limit in before)
             and all(image.created > limit for limit in since)
+            and image.created < until
         )
 
     return passes
+
+
+def prune_containers_filter(text: str) -> Callable[[Container], bool]:
+    passes = _prune(parse_filters(text, _PRUNE_CONTAINERS, _NO_LATER))
+    return lambda container: passes(container.created, container.config.labels)
+
+
+def prune_images_filter(text: str) -> tuple[Callable[[Image], bool], bool]:
+    """Whether an image may go, and whether only those without a name may (they alone by default)."""
+    filters = parse_filters(text, _PRUNE_IMAGES, _NO_LATER)
+    passes = _prune(filters)
+    dangling = {_boolean("dangling", value) for value in filters.get("dangling", ())}
+    return (lambda image: passes(image.created, image.config.labels)), False not in dangling
+
+
+def _prune(filters: Filters) -> Callable[[int, dict[str, str]], bool]:
+    until = _until(filters)
+    wanted, unwanted = filters.get("label", ()), filters.get("label!", ())
+
+    def passes(created: int, labels: dict[str, str]) -> bool:
+        return (
+            created < until
+            and all(_has_label(labels, label) for label in wanted)
+            and not any(_has_label(labels, label) for label in unwanted)
+        )
+
+    return passes
+
+
+def _until(filters: Filters) -> float:
+    """Nanoseconds since the epoch; infinite where no filter says otherwise."""
+    return min((parse_moment(value, "until") for value in filters.get("until", ())), default=float("inf"))
 
 
 def event_filter(text: str) -> Callable[[Event], bool]:

@@ -26,7 +26,8 @@ async def list_(call: Call) -> web.StreamResponse:
         for image in images
         if (call.flag("all") or image.tags or image.id not in parents) and passes(image) and _named(image, pattern)
     ]
-    return call.json([encode.image_summary(image, call.version) for image in shown])
+    shared = call.engine.upkeep.shared_sizes() if call.flag("shared-size") else {}
+    return call.json([encode.image_summary(image, call.version, shared.get(image.id, -1)) for image in shown])
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -60,7 +61,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def tag(call: Call) -> web.StreamResponse:
-    force = call.flag("force", default=True)  # only the first year's clients ask whether to move a tag
+    force = not eras.asks_before_moving_a_tag(call.version) or call.flag("force")
     await call.engine.images.tag(call.name, call.text("repo"), call.text("tag"), force)
     return call.empty(201)
 

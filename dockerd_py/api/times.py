@@ -31,6 +31,10 @@ def rfc3339(nanoseconds: int) -> str:
     return f"{head}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
 
 
+_GO_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|h|m|s)")
+_GO_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
 class Stamper:
     """Renders the times of many log lines: nine digits always, and the date computed once a second only."""
 
@@ -63,6 +67,14 @@ def parse_time(text: str, where: str) -> int:
         whole = int(moment.timestamp()) - offset
         return max(0, whole * SECOND + int((fraction or "").ljust(9, "0")))
     raise _bad_time(where, text)
+
+
+def parse_moment(text: str, where: str) -> int:
+    """As `parse_time`, or a duration before now as Go writes it ("10m", "1h30m").  BadParameter."""
+    parts = _GO_PART.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return time.time_ns() - int(sum(float(number) * _GO_UNITS[unit] for number, unit in parts) * SECOND)
+    return parse_time(text, where)
 
 
 def duration(nanoseconds: int) -> str:

@@ -20,6 +20,7 @@ from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Status, SystemInfo
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
+from dockerd_py.engine.upkeep import Upkeep
 from dockerd_py.errors import ConfigError, PydockerdError
 from dockerd_py.runtime.crun import Crun
 from dockerd_py.store.store import Store
@@ -44,6 +45,7 @@ class Engine:
         containers: Containers,
         images: Images,
         contents: Contents,
+        upkeep: Upkeep,
         events: EventLog,
         default_log_driver: str,
         runtime: Crun,
@@ -52,6 +54,7 @@ class Engine:
         self.containers = containers
         self.images = images
         self.contents = contents
+        self.upkeep = upkeep
         self.events = events
         self.default_log_driver = default_log_driver
         self._store = store
@@ -85,9 +88,11 @@ class Engine:
             )
             images.users = containers.users_of
             contents = Contents(paths, store, containers, images, units, events)
+            upkeep = Upkeep(config.root, store, containers, images, contents, events)
             engine = cls(
-                config, store, units, launcher, lifecycle, containers, images, contents, events, log_driver, runtime
-            )
+                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, events, log_driver,
+                runtime,
+            )  # fmt: skip
             await Recovery(paths, store, units, containers, lifecycle).run()
         except BaseException:
             await store.close()

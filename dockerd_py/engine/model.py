@@ -214,6 +214,27 @@ class ImageChange:
 
 
 @dataclass(frozen=True)
+class HistoryEntry:
+    """One step of an image's making."""
+
+    id: str  # of the image that it made; "" where that is not here
+    created: int
+    created_by: str
+    comment: str
+    tags: tuple[str, ...]
+    size: int  # bytes of its layer
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a clean-up did."""
+
+    containers: tuple[str, ...] = ()
+    images: tuple[ImageChange, ...] = ()
+    reclaimed: int = 0  # bytes
+
+
+@dataclass(frozen=True)
 class CommitOptions:
     """``config`` is laid over the container's own settings, or with ``merge`` unset taken as it is; ``changes`` are
     Dockerfile instructions on top of it."""

@@ -10,6 +10,7 @@ Functions that take a connection belong inside ``Database.run``; so a container'
 from __future__ import annotations
 
 import asyncio
+import builtins
 import hashlib
 import logging
 import os
@@ -126,9 +127,9 @@ class LayerStore:
     def get(self, chain: str) -> Layer | None:
         return self._layers.get(chain)
 
-    def chain(self, chain: str | None) -> list[Layer]:
+    def chain(self, chain: str | None) -> builtins.list[Layer]:
         """The layers of a chain, the topmost first.  Raises StoreError if one is missing."""
-        layers: list[Layer] = []
+        layers: builtins.list[Layer] = []
         while chain is not None:
             layer = self._layers.get(chain)
             if layer is None:
@@ -136,6 +137,10 @@ class LayerStore:
             layers.append(layer)
             chain = layer.parent_chain
         return layers
+
+    def list(self) -> builtins.list[Layer]:
+        """All read-only layers that are ready."""
+        return builtins.list(self._layers.values())
 
     def check_depth(self, parent: str | None) -> None:
         """Raises BadParameter when there can't be one more layer on the chain ``parent``."""
@@ -150,9 +155,9 @@ class LayerStore:
         """Bytes of all files that the layers of ``chain`` bring."""
         return sum(layer.size for layer in self.chain(chain))
 
-    def release(self, connection: sqlite3.Connection, chain: str | None) -> list[str]:
+    def release(self, connection: sqlite3.Connection, chain: str | None) -> builtins.list[str]:
         """Mark the layers of ``chain`` that nothing needs any more; ``drop`` what comes back after the commit."""
-        freed: list[str] = []
+        freed: builtins.list[str] = []
         name = self._driver.name
         while chain is not None:
             needed = connection.execute(
@@ -223,7 +228,7 @@ class LayerStore:
                 await self._driver.remove(rw.cache_id)
                 del self._rw[container_id]
 
-    def forget_rw(self, connection: sqlite3.Connection, container_id: str) -> list[str]:
+    def forget_rw(self, connection: sqlite3.Connection, container_id: str) -> builtins.list[str]:
         """Delete the layer's row.  Returns what to ``drop``: layers that were here for this container alone."""
         rows = connection.execute(
             "DELETE FROM rw_layers WHERE container_id = ? RETURNING parent_chain", (container_id,),
@@ -288,7 +293,7 @@ class LayerStore:
 
     # Below
 
-    def _read(self, connection: sqlite3.Connection) -> tuple[list[Layer], list[RwLayer]]:
+    def _read(self, connection: sqlite3.Connection) -> tuple[builtins.list[Layer], builtins.list[RwLayer]]:
         layers = connection.execute(
             "SELECT cache_id, chain_id, diff_id, parent_chain, size FROM layers WHERE driver = ? AND state = 'ready'",
             (self._driver.name,),
@@ -327,11 +332,11 @@ class LayerStore:
             self._unadopted.discard(mine.cache_id)
         return value
 
-    async def _discard(self, cache_ids: list[str]) -> None:
+    async def _discard(self, cache_ids: builtins.list[str]) -> None:
         """Bytes first, then rows.  What fails stays recorded for ``recover``."""
 
-        def forget(connection: sqlite3.Connection) -> list[str]:
-            freed: list[str] = []
+        def forget(connection: sqlite3.Connection) -> builtins.list[str]:
+            freed: builtins.list[str] = []
             for cache_id in cache_ids:
                 rows = connection.execute(
                     "DELETE FROM layers WHERE cache_id = ? AND state <> 'ready' RETURNING parent_chain", (cache_id,),
