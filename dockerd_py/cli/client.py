@@ -27,9 +27,10 @@ API_VERSION = "1.41"
 class Client:
     """Every request has a connection of its own, so a client can be used from within a stream."""
 
-    def __init__(self, host: Host, debug: bool = False) -> None:
+    def __init__(self, host: Host, debug: bool = False, api_version: str = API_VERSION) -> None:
         self.host = host
         self.debug = debug
+        self.api_version = api_version
 
     def begin(
         self,
@@ -55,12 +56,14 @@ class Client:
         """The answer, whose body is still to be read.  Raises DaemonError for a status of 400 and above."""
         return answer(Response(self.begin(method, path, query, body=body, headers=headers)))
 
-    def upload(self, path: str, query: Query, body: Iterable[bytes], headers: dict[str, str]) -> Response:
-        """POST a long body; with a Content-Length among the headers, or in chunks.  Raises DaemonError as above."""
-        return answer(upload(self.host, "POST", self._target("POST", path, query), self._headers(headers), body))
+    def upload(
+        self, path: str, query: Query, body: Iterable[bytes], headers: dict[str, str], method: str = "POST"
+    ) -> Response:
+        """Send a long body; with a Content-Length among the headers, or in chunks.  Raises DaemonError as above."""
+        return answer(upload(self.host, method, self._target(method, path, query), self._headers(headers), body))
 
     def _target(self, method: str, path: str, query: Query | None) -> str:
-        target = f"/v{API_VERSION}{path}{_encoded(query)}"
+        target = f"/v{self.api_version}{path}{_encoded(query)}"
         if self.debug:
             print(f"pydocker: {method} {target}", file=sys.stderr)
         return target

@@ -72,8 +72,6 @@ def test_a_container_that_did_nothing_changed_nothing(each_driver: Daemon) -> No
 
 
 def test_a_directory_made_anew_is_the_sum_of_what_differs(each_driver: Daemon) -> None:
-    script = "rm -r /etc && mkdir /etc && echo x >/etc/passwd && echo new >/etc/new"
-    # The container's own files are mounted in there while it runs: what is below is changed by another one's.
     first = each_driver.run_detached("sh", "-c", "mkdir -p /d/sub; echo 1 >/d/a; echo 2 >/d/b; echo 3 >/d/sub/c")
     each_driver.wait(first)
     image = commit(each_driver, first, "repo=opaque")
@@ -100,7 +98,9 @@ def test_an_image_holds_what_the_container_changed(each_driver: Daemon) -> None:
     assert (made["Comment"], made["Author"]) == ("why", "Ann")
     assert made["RootFS"]["Layers"][:-1] == parent["RootFS"]["Layers"]
     assert made["Architecture"] == parent["Architecture"]
-    script = "cat /new/hard; tail -1 /etc/passwd; ls /etc/group /home/ann; stat -c '%a %h' /tmp /new/hard; readlink /link"
+    script = (
+        "cat /new/hard; tail -1 /etc/passwd; ls /etc/group /home/ann; stat -c '%a %h' /tmp /new/hard; readlink /link"
+    )
     code, out = each_driver.run_to_end("sh", "-c", script, Image="made:v1")
     assert b"1\nmore\n" in out
     assert b"/etc/group: No such file" in out

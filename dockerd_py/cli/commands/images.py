@@ -32,6 +32,8 @@ NONE = "<none>"
 
 
 def images(client: Client, given: Parsed) -> int:
+    if given.boolean("tree") or given.boolean("viz"):
+        return _drawn(client, given)
     wanted = list(given.strings("filter"))
     if given.args:
         wanted.append(f"reference={given.args[0]}")
@@ -53,6 +55,20 @@ def images(client: Client, given: Parsed) -> int:
     now = time.time()
     rows = [row for item in items for row in _rows(item, full, now)]
     sys.stdout.write(render(rows, HEADINGS, columns, format_))
+    return 0
+
+
+def _drawn(client: Client, given: Parsed) -> int:
+    from dockerd_py.cli import imagetree
+
+    items: list[dict[str, Any]] = client.get("/images/json", {"all": True})
+    first = imagetree.start(items, given.args[0]) if given.args else None
+    if given.args and first is None:
+        raise CliError(f"No such image: {given.args[0]}")
+    if given.boolean("viz"):
+        sys.stdout.write(imagetree.graph(items, first))
+    else:
+        sys.stdout.write(imagetree.tree(items, first, given.boolean("no-trunc")))
     return 0
 
 
@@ -114,6 +130,8 @@ COMMANDS = {
             Flag("--format", help='"table", "json", or a template such as {{.ID}} {{.Tag}}', metavar="TEMPLATE"),
             Flag("--no-trunc", "bool", help="Cut nothing short"),
             Flag(("-q", "--quiet"), "bool", help="Ids only"),
+            Flag(("-t", "--tree"), "bool", help="As a tree of what was made from what"),
+            Flag(("-v", "--viz"), "bool", help="As a graph for graphviz"),
         ),
         most=1,
     ),
