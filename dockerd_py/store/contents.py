@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,25 @@ async def changes(view: RwView) -> list[tuple[str, int]]:
 
 @asynccontextmanager
 async def layer(view: RwView) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-    """The tar of a layer with the container's changes; it is read inside the block.  Raises StoreError."""
-    async with helper("layertar", _arguments(view, tar=True)) as one, aclosing(one.content()) as tar:
-        yield tar
+    """The tar of a layer with the container's changes; it is read inside the block.  Raises StoreError, when it is
+    read: the helper begins while whoever reads it is still at its own preparations.
+    """
+    stack = AsyncExitStack()
+    beginning = asyncio.ensure_future(stack.enter_async_context(helper("layertar", _arguments(view, tar=True))))
+
+    async def tar() -> AsyncGenerator[bytes, None]:
+        one = await asyncio.shield(beginning)
+        async with aclosing(one.content()) as content:
+            async for piece in content:
+                yield piece
+
+    try:
+        async with aclosing(tar()) as pieces:
+            yield pieces
+    finally:
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+        await stack.aclose()
 
 
 @dataclass(frozen=True)

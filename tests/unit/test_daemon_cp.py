@@ -20,6 +20,8 @@ import docker
 import pytest
 from daemons import Daemon, _UnixConnection, until
 
+Done = subprocess.CompletedProcess[bytes]
+
 REPOSITORY = Path(__file__).parents[2]
 PROGRAMS = {
     "docker 28": ["/usr/local/bin/docker"],
@@ -85,7 +87,7 @@ def get(daemon: Daemon, container: str, path: str) -> tarfile.TarFile:
 
 
 def opened(data: bytes) -> tarfile.TarFile:
-    return tarfile.open(fileobj=io.BytesIO(data))  # noqa: SIM115 - it holds nothing but memory
+    return tarfile.open(fileobj=io.BytesIO(data))
 
 
 def content(daemon: Daemon, container: str, path: str) -> bytes:
@@ -322,7 +324,7 @@ def test_the_first_year_copies_by_post(daemon: Daemon, container: str) -> None:
 # The command lines
 
 
-def cp(daemon: Daemon, program: list[str], *args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+def cp(daemon: Daemon, program: list[str], *args: str, stdin: bytes | None = None) -> Done:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
         [*program, "-H", f"unix://{daemon.socket}", "cp", *args],
@@ -330,7 +332,7 @@ def cp(daemon: Daemon, program: list[str], *args: str, stdin: bytes | None = Non
     )  # fmt: skip
 
 
-def ok(done: subprocess.CompletedProcess[bytes]) -> bytes:
+def ok(done: Done) -> bytes:
     assert done.returncode == 0, done.stderr
     return done.stdout
 
