@@ -92,7 +92,11 @@ def completed(tmp_path: Path) -> object:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["pydocker", "im"], ["images", "import"]),
+        (["pydocker", "im"], ["image", "images", "import"]),
+        (["pydocker", "image", ""], ["prune"]),
+        (["pydocker", "diff", "w"], ["web"]),
+        (["pydocker", "cp", "w"], ["web:"]),
+        (["pydocker", "history", "b"], ["busybox:latest"]),
         (["pydocker", "run", "--net"], ["--net", "--network", "--networking"]),
         (["pydocker", "run", "--network", "h"], ["host"]),
         (["pydocker", "run", "-it", "--name", "x", ""], ["busybox:latest"]),
