@@ -194,7 +194,7 @@ class Session:
             for container in known | set(self._told):
                 self.refresh(container)
             async for event in self._engine.events.subscribe(since=since):
-                if event.type == "container":
+                if event.type == "container" and event.id:  # a clean-up is no one container's
                     self.refresh(event.id)
             # It ends for a listener that lags too far behind; then everything is looked at anew.
             await asyncio.sleep(_FIRST_DELAY)
