@@ -511,3 +511,30 @@ def test_a_service_that_fails_to_start_is_an_error() -> None:
             await units.start_unit("pydockerd-nonesuch.service")
 
     run(scenario)
+
+
+def test_frozen_processes_stand_still_until_they_are_thawed(held: Held, tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+
+    async def scenario(units: SystemdUnits) -> None:
+        pid, go = held.start(f"while True: open({os.fspath(alive)!r}, 'a').write('x')")
+        name = scope_name()
+        await units.start_scope(ScopeSpec(name), pid)
+        go()
+
+        async def begun() -> bool:
+            return alive.exists()
+
+        assert await reached(begun)
+        await units.freeze(name)
+        size = alive.stat().st_size
+        await asyncio.sleep(0.2)
+        assert alive.stat().st_size == size
+        await units.thaw(name)
+        await asyncio.sleep(0.2)
+        assert alive.stat().st_size > size
+        await units.thaw(name)  # once more does no harm
+        await units.thaw(scope_name())  # nor does one that is not there
+        held.end(pid)
+
+    run(scenario)

@@ -267,3 +267,24 @@ def test_without_systemd_plain_control_groups_are_chosen_and_the_reason_is_given
             await connect_units("systemd")
 
     asyncio.run(scenario())
+
+
+def test_frozen_processes_stand_still_until_they_are_thawed(units: CgroupfsUnits, held: Held, tmp_path: Path) -> None:
+    pid, go = held.start(f"while True: open({os.fspath(tmp_path / 'alive')!r}, 'a').write('x')")
+    name = scope_name()
+    start(units, ScopeSpec(name), pid)
+    go()
+    alive = tmp_path / "alive"
+    deadline = time.monotonic() + 10
+    while not alive.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    asyncio.run(units.freeze(name))
+    size = alive.stat().st_size
+    time.sleep(0.2)
+    assert alive.stat().st_size == size
+    asyncio.run(units.thaw(name))
+    time.sleep(0.2)
+    assert alive.stat().st_size > size
+    asyncio.run(units.thaw(name))  # once more does no harm
+    asyncio.run(units.thaw(scope_name()))  # nor does one that is not there
+    held.end(pid)
