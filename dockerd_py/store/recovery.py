@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,9 @@ from pathlib import Path
 from dockerd_py.store import mounts
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver
-from dockerd_py.store.drivers.choose import PROBE_PREFIX
+from dockerd_py.store.drivers.choose import PROBE_PREFIX, remove_probe
 from dockerd_py.store.files import store_errors
 from dockerd_py.store.layers import LayerStore
-from dockerd_py.store.trash import unmount_below
 
 log = logging.getLogger(__name__)
 
@@ -115,5 +113,4 @@ def _unmount_strangers(driver: Driver, known: set[str]) -> int:
 def _remove_probes(root: Path) -> None:
     """A start that was killed while it tried a driver leaves the directory in which it did."""
     for probe in root.glob(PROBE_PREFIX + "*"):
-        unmount_below(probe)
-        shutil.rmtree(probe)
+        remove_probe(probe)

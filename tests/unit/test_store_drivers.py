@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from store_house import needs_root, run, tree
 
-from dockerd_py.errors import ConfigError, StoreError
+from dockerd_py.errors import BadParameter, ConfigError, StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.drivers.base import Driver, new_cache_id
 from dockerd_py.store.drivers.choose import DRIVERS, choose_driver
@@ -22,7 +22,7 @@ pytestmark = needs_root
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
-@pytest.fixture(params=sorted(DRIVERS))
+@pytest.fixture(params=["overlay", "vfs"])
 def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
     yield from prepared(request.param, tmp_path / "home")
 
@@ -213,7 +213,7 @@ def test_a_container_lies_on_127_layers(overlay: Driver) -> None:
 
 def test_a_128th_layer_is_refused_by_overlay_with_the_limit(overlay: Driver) -> None:
     parents = tuple(new_cache_id() for _ in range(128))
-    with pytest.raises(StoreError, match="128 layers, overlayfs takes 127"):
+    with pytest.raises(BadParameter, match="128 layers, and the storage driver overlay takes 127"):
         run(overlay.create_rw(new_cache_id(), parents))
 
 
@@ -278,7 +278,7 @@ def test_a_driver_asked_for_by_name_is_taken_and_else_the_remembered_one(tmp_pat
 
 
 def test_an_unknown_driver_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match='unknown storage driver "zfs": this daemon has overlay, vfs'):
+    with pytest.raises(ConfigError, match='unknown storage driver "zfs": this daemon has aufs, btrfs, overlay, vfs'):
         choose_driver(tmp_path, "zfs")
 
 

@@ -19,6 +19,7 @@ from dockerd_py.store.archive.entries import Entry, entries, show
 from dockerd_py.store.archive.stream import TarStream
 
 OVERLAY = "overlay"
+AUFS = "aufs"
 APPLY = "apply"
 
 WHITEOUT = ".wh."
@@ -58,6 +59,7 @@ class Extractor:
         self.count = 0
         self.lost: list[str] = []
         self._apply = whiteouts == APPLY
+        self._aufs = whiteouts == AUFS
         self._brought: set[str] = set()  # with APPLY alone
         self._directories: set[str] = set()  # known to be directories, on paths without symbolic links
         self._times: dict[str, tuple[int, int]] = {}  # directory: (inode, mtime), set when all else is written
@@ -92,6 +94,8 @@ class Extractor:
         path = _join(parent, name)
         if self._apply:
             self._note(path)
+        if self._aufs and not entry.isdir():
+            self._take_whiteout(path)
         if entry.isdir():
             self._make_directory(path, entry)
         elif entry.isreg():
@@ -120,7 +124,9 @@ class Extractor:
                 self._clear(path)
                 os.mkdir(path, 0o700)
                 if _is_whiteout(info):
-                    os.setxattr(path, OPAQUE_XATTR, b"y")
+                    self._make_opaque(path)
+        if self._aufs and self._take_whiteout(path):
+            self._make_opaque(path)
         self._know(path)
         self._finish_directory(path, entry)
 
@@ -158,7 +164,7 @@ class Extractor:
             info = os.lstat(target)
         except FileNotFoundError:
             raise BadArchive(missing) from None
-        if stat.S_ISDIR(info.st_mode) or _is_whiteout(info):
+        if stat.S_ISDIR(info.st_mode) or _is_whiteout(info) or parts[-1].startswith(WHITEOUT):
             raise BadArchive(f"{entry.shown}: hard link to {show(entry.linkname)}, which is no file")
         if target != path:
             self._retry(path, lambda: os.link(target, path, follow_symlinks=False))
@@ -187,7 +193,7 @@ class Extractor:
             if self._apply:
                 self._delete_old(parent)
             else:
-                os.setxattr(parent or ".", OPAQUE_XATTR, b"y")
+                self._make_opaque(parent or ".")
             return
         if name.startswith(WHITEOUT_META):
             return  # aufs's own bookkeeping
@@ -202,11 +208,34 @@ class Extractor:
                 self._delete_old(path)
             return
         try:
-            os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
-        except FileExistsError:
-            # This archive brought it, and a whiteout speaks of the layers below only.
             if stat.S_ISDIR(os.lstat(path).st_mode):
-                os.setxattr(path, OPAQUE_XATTR, b"y")
+                self._make_opaque(path)
+            # This archive brought it, and a whiteout speaks of the layers below only.
+        except FileNotFoundError:
+            if self._aufs:
+                _touch(_join(parent, name))
+            else:
+                os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
+
+    def _make_opaque(self, directory: str) -> None:
+        """Let nothing of the layers below show in ``directory``."""
+        if self._aufs:
+            _touch(_join(directory, WHITEOUT_OPAQUE))
+        else:
+            os.setxattr(directory, OPAQUE_XATTR, b"y")
+
+    def _take_whiteout(self, path: str) -> bool:
+        """Take aufs's whiteout of ``path`` away, as this archive brings what it hid.  Whether there was one."""
+        parent, _, name = path.rpartition("/")
+        try:
+            os.unlink(_join(parent, WHITEOUT + name))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return False
+        return True
 
     # What they share
 
@@ -238,6 +267,8 @@ class Extractor:
                 os.mkdir(path, 0o755)
                 if self._apply:
                     self._note(path)
+                if self._aufs and self._take_whiteout(path):
+                    self._make_opaque(path)
             else:
                 if stat.S_ISLNK(info.st_mode):
                     links += 1
@@ -246,7 +277,7 @@ class Extractor:
                 if _is_whiteout(info) and make:
                     self._clear(path)
                     os.mkdir(path, 0o755)
-                    os.setxattr(path, OPAQUE_XATTR, b"y")
+                    self._make_opaque(path)
                 elif not stat.S_ISDIR(info.st_mode):
                     raise BadArchive(f"{entry.shown}: {show(path)} is in the archive already, and is no directory")
             self._know(path)
@@ -353,6 +384,10 @@ def _write(fd: int, entry: Entry, stream: TarStream) -> None:
 def _write_all(fd: int, piece: memoryview) -> None:
     while piece:
         piece = piece[os.write(fd, piece) :]
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444))
 
 
 def _join(parent: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -9,15 +10,20 @@ import tempfile
 from pathlib import Path
 
 from dockerd_py.errors import ConfigError, StoreError
+from dockerd_py.store import subvolumes
+from dockerd_py.store.drivers.aufs import AufsDriver
 from dockerd_py.store.drivers.base import Driver
+from dockerd_py.store.drivers.btrfs import BtrfsDriver
 from dockerd_py.store.drivers.overlay import OverlayDriver
 from dockerd_py.store.drivers.vfs import VfsDriver
+from dockerd_py.store.trash import unmount_below
 
 log = logging.getLogger(__name__)
 
 PROBE_PREFIX = ".probe-"
 
-_BEST_FIRST: tuple[type[Driver], ...] = (OverlayDriver, VfsDriver)
+# overlay first wherever it works, on btrfs too: its containers share the page cache of their layers.
+_BEST_FIRST: tuple[type[Driver], ...] = (OverlayDriver, BtrfsDriver, AufsDriver, VfsDriver)
 DRIVERS: dict[str, type[Driver]] = {driver.name: driver for driver in _BEST_FIRST}
 
 
@@ -53,5 +59,13 @@ def _probe(driver: type[Driver], root: Path) -> None:
     try:
         driver.probe(directory)
     finally:
-        # overlayfs leaves a directory of mode 0 in its work directory; root may remove it.
-        shutil.rmtree(os.fspath(directory))
+        remove_probe(directory)
+
+
+def remove_probe(directory: Path) -> None:
+    """Take away the directory in which a driver was tried, also when that was cut short.  Raises OSError."""
+    unmount_below(directory)
+    with contextlib.suppress(OSError):
+        subvolumes.destroy_below(directory)
+    # overlayfs leaves a directory of mode 0 in its work directory; root may remove it.
+    shutil.rmtree(os.fspath(directory))

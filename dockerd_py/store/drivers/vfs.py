@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.errors import StoreError
 from dockerd_py.store.drivers.base import Driver, Whiteouts
+from dockerd_py.store.drivers.measure import bytes_changed
 from dockerd_py.store.files import store_errors
 
 
@@ -40,6 +40,7 @@ class VfsDriver(Driver):
             await self._copy(parents[0], cache_id)
 
     async def create_rw(self, cache_id: str, parents: Sequence[str]) -> None:
+        self.check_depth(parents)
         await self.create(cache_id, parents)
 
     async def mount(self, cache_id: str, parents: Sequence[str]) -> Path:
@@ -53,7 +54,7 @@ class VfsDriver(Driver):
 
     async def rw_size(self, cache_id: str, parents: Sequence[str]) -> int:
         below = self.target(parents[0]) if parents else None
-        return await asyncio.to_thread(_bytes_changed, self.target(cache_id), below)
+        return await asyncio.to_thread(bytes_changed, self.target(cache_id), below)
 
     async def remove(self, cache_id: str) -> None:
         await asyncio.to_thread(self.trash.throw, self.directory(cache_id))
@@ -72,32 +73,3 @@ class VfsDriver(Driver):
             await subprocesses.run(argv, timeout=None)
         except subprocesses.ProgramFailed as error:
             raise StoreError(f"cannot copy layer {parent}: {error.stderr or error}") from error
-
-
-def _bytes_changed(directory: Path, below: Path | None) -> int:
-    """Sum of the sizes of the regular files that ``below`` does not have in the same size and time."""
-    total = 0
-    pending = [""]
-    while pending:
-        relative = pending.pop()
-        with os.scandir(directory / relative) as entries:
-            for entry in entries:
-                name = os.path.join(relative, entry.name)
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(name)
-                elif entry.is_file(follow_symlinks=False):
-                    info = entry.stat(follow_symlinks=False)
-                    if below is None or not _same(info, below / name):
-                        total += info.st_size
-    return total
-
-
-def _same(info: os.stat_result, other: Path) -> bool:
-    try:
-        there = os.lstat(other)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return (
-        stat.S_ISREG(there.st_mode)
-        and (there.st_size, there.st_mtime_ns) == (info.st_size, info.st_mtime_ns)
-    )
