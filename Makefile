@@ -48,6 +48,7 @@ lint: $(VENV)/.tools
 	$(VENV)/bin/mypy tests/host/testhost
 
 test-unit: $(VENV)/.tools
+	@contrib/apt-satisfy btrfs-progs e2fsprogs
 	$(VENV)/bin/pytest $(T)
 
 deb:

@@ -51,7 +51,7 @@ class Recovery:
                 log.error("%s: %s", record.id, error)
             if record.host.auto_remove and not record.state.running and record.state.status is not Status.CREATED:
                 to_remove.append(record)
-        await self._sweep({row.id for row in rows})
+        await self._sweep(await self._store.containers.ids_of_all_drivers())
         for record in to_remove:
             await self._containers.remove(record.id)
 
@@ -116,7 +116,10 @@ class Recovery:
         return state
 
     async def _sweep(self, known: set[str]) -> None:
-        """Take away what belongs to no container: run directories, scopes, exit records."""
+        """Take away what belongs to no container: run directories, scopes, exit records.
+
+        Containers of another storage driver are hidden, and may even run: what is theirs stays for their return.
+        """
         for entry in self._paths.run.iterdir():
             if entry.name in known:
                 continue

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.errors import StoreError
+from dockerd_py.store import mounts
 from dockerd_py.store.drivers.base import Driver, Whiteouts
 from dockerd_py.store.drivers.measure import bytes_changed
 from dockerd_py.store.files import store_errors
@@ -42,6 +43,9 @@ class VfsDriver(Driver):
     async def create_rw(self, cache_id: str, parents: Sequence[str]) -> None:
         self.check_depth(parents)
         await self.create(cache_id, parents)
+        # A row that says "ready" must not outlive a power loss that its files did not.
+        with store_errors(f"cannot write layer {cache_id} to the disk"):
+            await asyncio.to_thread(mounts.sync_filesystem, self.home)
 
     async def mount(self, cache_id: str, parents: Sequence[str]) -> Path:
         return self.root(cache_id)
