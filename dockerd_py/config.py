@@ -58,7 +58,10 @@ NOT_YET = (
 
 ONLY_FLAGS = {"version", "daemon", "config"}
 
-USAGE = "Usage: pydockerd [OPTIONS]\n\nThe container engine of a systemd host.\n\n" + flags.describe(FLAGS)
+USAGE = (
+    "Usage: pydockerd [OPTIONS]\n       pydockerd fsck [OPTIONS]\n\nThe container engine of a systemd host.\n\n"
+    + flags.describe(FLAGS)
+)
 
 
 @dataclass(frozen=True)
