@@ -16,6 +16,7 @@ from dockerd_py.store.drivers.base import Driver
 from dockerd_py.store.drivers.btrfs import BtrfsDriver
 from dockerd_py.store.drivers.overlay import OverlayDriver
 from dockerd_py.store.drivers.vfs import VfsDriver
+from dockerd_py.store.files import is_full, store_errors
 from dockerd_py.store.trash import unmount_below
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ def choose_driver(root: Path, wanted: str = "", remembered: str = "") -> Driver:
         try:
             _probe(candidate, root)
         except StoreError as error:
+            if candidate.name == remembered and is_full(error):
+                log.warning("storage driver %s is used untried: %s", candidate.name, error)
+                return candidate(root / candidate.name)
             reasons.append(f"{candidate.name}: {error}")
             continue
         for reason in reasons:
@@ -55,7 +59,8 @@ def choose_driver(root: Path, wanted: str = "", remembered: str = "") -> Driver:
 
 
 def _probe(driver: type[Driver], root: Path) -> None:
-    directory = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=root))
+    with store_errors("it cannot be tried"):
+        directory = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=root))
     try:
         driver.probe(directory)
     finally:
