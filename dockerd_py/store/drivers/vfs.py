@@ -7,6 +7,7 @@ modes, times, xattrs, hard links, holes and device nodes, and shares the blocks 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from dockerd_py.errors import StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.drivers.base import Driver, Whiteouts
 from dockerd_py.store.drivers.measure import bytes_changed
-from dockerd_py.store.files import store_errors
+from dockerd_py.store.files import store_error, store_errors
 
 
 class VfsDriver(Driver):
@@ -74,6 +75,9 @@ class VfsDriver(Driver):
         source, target = self.target(parent), self.target(cache_id)
         argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "-T", "--", os.fspath(source), os.fspath(target)]
         try:
-            await subprocesses.run(argv, timeout=None)
+            await subprocesses.run(argv, timeout=None, env={**os.environ, "LC_ALL": "C"})
         except subprocesses.ProgramFailed as error:
+            if os.strerror(errno.ENOSPC) in error.stderr:
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise store_error(f"cannot copy layer {parent}", full) from error
             raise StoreError(f"cannot copy layer {parent}: {error.stderr or error}") from error
