@@ -5,13 +5,15 @@ returns, the transaction survives a power loss (write-ahead log, synchronous=FUL
 is left.  Transactions run one after the other in the order of the calls, so ``fn`` may read, decide and write.  A
 caller that is cancelled stops waiting; its transaction still ends by itself, either way.
 
-Room for the log of changes is taken from the disk when the database is opened, so that on a full disk what removes
-things can still be recorded.  No other process may use the file meanwhile (the root's lock sees to that).
+Room for the log of changes is taken from the disk when the database is first opened and kept from then on, so that on
+a full disk what removes things can still be recorded.  No other process may use the file meanwhile; the root's lock
+sees to that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -73,8 +75,14 @@ class Database:
 
     async def close(self) -> None:
         """Wait for the transactions under way and close the file.  The object can't be used afterwards."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
+
+    def _close(self) -> None:
+        self._connection.close()
+        # SQLite has deleted the log, if it could finish its work.
+        if not os.path.exists(_log(self.path)):
+            _take_room(_room(self.path))
 
     def _transact(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -100,6 +108,7 @@ def transact(connection: sqlite3.Connection, function: Callable[[sqlite3.Connect
 
 
 def _connect(path: Path, migrations: tuple[str, ...]) -> sqlite3.Connection:
+    _bring_room(path)
     try:
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
     except sqlite3.Error as error:
@@ -112,7 +121,7 @@ def _connect(path: Path, migrations: tuple[str, ...]) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         _migrate(path, connection, migrations)
-        _take_room(path)
+        _take_room(_log(path))
     except sqlite3.Error as error:
         connection.close()
         raise _store_error(path, error) from error
@@ -122,19 +131,36 @@ def _connect(path: Path, migrations: tuple[str, ...]) -> sqlite3.Connection:
     return connection
 
 
-def _take_room(path: Path) -> None:
-    """Give the log the blocks that it will need, as far as the disk has them and the file system can."""
+def _log(path: Path) -> str:
+    return f"{path}-wal"  # SQLite's name for it
+
+
+def _room(path: Path) -> str:
+    """The file that keeps the log's blocks while the database is closed."""
+    return f"{path}-room"
+
+
+def _bring_room(path: Path) -> None:
+    """Let the blocks that were kept be those of the log, which is empty, or there after a crash."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.exists(_log(path)):
+            os.unlink(_room(path))
+        else:
+            os.rename(_room(path), _log(path))
+
+
+def _take_room(name: str) -> None:
+    """Give a file the blocks that the log needs, as far as the disk has them and the file system can."""
     try:
-        # Not the database's own file: closing any descriptor of that would drop SQLite's locks on it.
-        fd = os.open(f"{path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Never the database's own file: closing any descriptor of that would drop SQLite's locks on it.
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if _libc.fallocate(fd, _KEEP_SIZE, 0, _LOG_ROOM) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        finally:
+            os.close(fd)
     except OSError as error:
         log.warning("no room is kept for changes on a full disk: %s", error)
-        return
-    try:
-        if _libc.fallocate(fd, _KEEP_SIZE, 0, _LOG_ROOM) != 0:
-            log.warning("no room is kept for changes on a full disk: %s", os.strerror(ctypes.get_errno()))
-    finally:
-        os.close(fd)
 
 
 def _migrate(path: Path, connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:
