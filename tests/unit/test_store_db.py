@@ -193,11 +193,11 @@ def test_room_for_changes_is_held_from_the_first_opening_on(tmp_path: Path) -> N
         return (tmp_path / name).stat().st_blocks * 512
 
     async def steps() -> None:
-        for _ in range(2):
+        for key in ("a", "b"):
             db = await Database.open(tmp_path / "db")
             assert blocks("db-wal") >= 5 << 20
             assert not (tmp_path / "db-room").exists()
-            await put(db, "k", "v")
+            await put(db, key, "v")
             await db.close()
             assert blocks("db-room") >= 5 << 20
             assert sorted(os.listdir(tmp_path)) == ["db", "db-room"]
