@@ -34,7 +34,7 @@ def monitor_services() -> list[str]:
 
 
 def test_it_has_images_containers_and_a_fork_server_of_its_own(second: Cli, pydocker: Cli) -> None:
-    container = second.out("run", "-d", "--name", "apart", "--network", "none", "second", "sh", "-c", "echo x; sleep 99")
+    container = second.out("run", "-di", "--name", "apart", "--network", "none", "second", "sh", "-c", "echo x; cat")
     assert systemctl("is-active", f"container-{container}.scope") == "active"
     assert len(monitor_services()) == 1
     assert container[:12] in second.out("ps")

@@ -149,7 +149,7 @@ class Daemon:
     def resting(self) -> tuple[int, int, int]:
         """`held`, once nothing of what was asked before is in it any more."""
         seen = [self.held()]
-        until(lambda: seen.append(self.held()) or len(seen) > 3 and len(set(seen[-4:])) == 1)  # type: ignore[func-returns-value]
+        until(lambda: seen.append(self.held()) or (len(seen) > 3 and len(set(seen[-4:])) == 1))  # type: ignore[func-returns-value]
         return seen[-1]
 
     def mounts(self) -> list[str]:
