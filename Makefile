@@ -71,7 +71,7 @@ testhost-shell: deb $(VENV)/.run
 	@packaging/build-missing $(VENV)/bin/pip
 	@cd tests/host && $(PYTHON) -B -m testhost shell
 
-test: lint test-unit deb lint-deb test-host
+test: lint test-unit run lint-deb test-host
 
 bench: $(VENV)/.run
 	@$(PYTHON) bench/beside_dockerd.py $(VENV)/bin $(T)

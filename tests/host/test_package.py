@@ -141,7 +141,7 @@ def test_polkit_knows_the_actions_that_the_daemon_asks_for() -> None:
 
     described = {action.get("id") for action in ET.parse(POLICY).getroot().iter("action")}
     assert described == set(polkit.ACTIONS)
-    known = run("pkaction").stdout.split()
+    known = run("pkaction", check=False).stdout.split()  # version 0.105 ends with 1
     assert described <= set(known)
 
 

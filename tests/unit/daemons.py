@@ -148,8 +148,12 @@ class Daemon:
 
     def resting(self) -> tuple[int, int, int]:
         """`held`, once nothing of what was asked before is in it any more."""
+        deadline = time.monotonic() + 10
         seen = [self.held()]
-        until(lambda: seen.append(self.held()) or (len(seen) > 3 and len(set(seen[-4:])) == 1))  # type: ignore[func-returns-value]
+        while len(seen) < 4 or len(set(seen[-4:])) > 1:
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.02)
+            seen.append(self.held())
         return seen[-1]
 
     def mounts(self) -> list[str]:
