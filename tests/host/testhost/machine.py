@@ -18,6 +18,7 @@ from . import cgroups
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 BOOT_SECONDS = 60
+SETTLE_SECONDS = 10
 SHUTDOWN_SECONDS = 30
 POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
 
@@ -108,11 +109,13 @@ class Machine:
 
     def _awaited(self, unit: str, result: Path) -> str:
         """What the service's report says: systemd-run stops waiting, without an error, when the bus goes away."""
-        assert self._process is not None
+        seen = time.monotonic()
         while not result.exists():
             ask = [*self._enter(), "systemctl", "is-active", unit]
-            state = subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
-            if state not in ("active", "activating", "deactivating") and not result.exists():
+            state = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+            if state in ("active", "activating", "deactivating"):
+                seen = time.monotonic()
+            elif time.monotonic() > seen + SETTLE_SECONDS:  # systemd gives no answer while it executes itself anew
                 raise MachineFailed(f"{unit} could not be started in the test host")
             time.sleep(0.1)
         return result.read_text()
