@@ -20,6 +20,7 @@ BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 BOOT_SECONDS = 60
 SETTLE_SECONDS = 10
 SHUTDOWN_SECONDS = 30
+REPORT_SECONDS = 5
 POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
 
 REPORT = """\
@@ -108,15 +109,18 @@ class Machine:
         return subprocess.run([*self._enter(), *words, "/bin/bash", "--login"], check=False).returncode
 
     def _awaited(self, unit: str, result: Path) -> str:
-        """What the service's report says: systemd-run stops waiting, without an error, when the bus goes away."""
-        seen = time.monotonic()
+        """What the service's report says: systemd-run stops waiting, without an error, when the bus or PID 1 starts
+        anew.
+        """
+        assert self._process is not None
+        deadline = time.monotonic() + REPORT_SECONDS
         while not result.exists():
             ask = [*self._enter(), "systemctl", "is-active", unit]
             state = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
             if state in ("active", "activating", "deactivating"):
-                seen = time.monotonic()
-            elif time.monotonic() > seen + SETTLE_SECONDS:  # systemd gives no answer while it executes itself anew
-                raise MachineFailed(f"{unit} could not be started in the test host")
+                deadline = time.monotonic() + REPORT_SECONDS
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise MachineFailed(f"{unit} in the test host ended without a report, or never began")
             time.sleep(0.1)
         return result.read_text()
 
