@@ -148,6 +148,8 @@ class Daemon:
 
     def resting(self) -> tuple[int, int, int]:
         """`held`, once nothing of what was asked before is in it any more."""
+        trash = self.root / "overlay/trash"
+        until(lambda: not trash.exists() or not list(trash.iterdir()))  # it is emptied later, by a task
         deadline = time.monotonic() + 10
         seen = [self.held()]
         while len(seen) < 4 or len(set(seen[-4:])) > 1:

@@ -197,12 +197,3 @@ def test_a_line_has_its_time_once_and_with_nine_digits() -> None:
     )
     framed = encoder(framed=True, timestamps=True, details=True)(LINES[:1])
     assert framed == frame(STDOUT, b"2023-11-14T22:13:20.000000001Z  one\n")
-
-
-def test_a_hundred_thousand_lines_are_encoded_in_a_moment() -> None:
-    text = b"a line of log text that is sixty-four characters long, about so\n"
-    records = [LogRecord(STDOUT, i, text) for i in range(100_000)]
-    for timestamps, limit in ((False, 0.4), (True, 1.0)):
-        begun = time.monotonic()
-        assert len(encoder(framed=True, timestamps=timestamps, details=False)(records)) > 7_000_000
-        assert time.monotonic() - begun < limit

