@@ -299,6 +299,7 @@ class Supervisor:
             case "start":
                 self._expect("created")
                 self.phase = "starting"
+                self.started_at = time.time_ns()  # before anything that the container may do
                 self.waiting[self.runtime.start()] = lambda status: self._started(status, later)
                 return None
             case "abort":
@@ -391,7 +392,6 @@ class Supervisor:
         if status != 0:
             self._fail(status, reply)
             return
-        self.started_at = time.time_ns()
         self.phase = "running"
         reply({"started_at": self.started_at})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
@@ -14,14 +13,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from . import cgroups
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 BOOT_SECONDS = 60
+SETTLE_SECONDS = 10
 SHUTDOWN_SECONDS = 30
+REPORT_SECONDS = 5
 POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
+
+REPORT = """\
+#!/bin/sh
+echo "$EXIT_CODE $EXIT_STATUS" > "$1.new"
+mv "$1.new" "$1"
+"""
+"""Run by systemd when a service has ended (ExecStopPost= in systemd.service(5))."""
 
 
 class MachineFailed(Exception):
@@ -74,13 +81,21 @@ class Machine:
         properties: further settings of the service.
         Raises MachineFailed when it was killed, or the host ended before it did.
         """
-        # systemd-run's own --wait goes over the bus: were that restarted, it would report a success at once.
         self._commands += 1
-        result = f"run/testhost-result-{self._commands}"
-        report = f"ExecStopPost=/bin/sh -c 'echo $$EXIT_CODE $$EXIT_STATUS > /{result}.new; mv /{result}.new /{result}'"
+        unit = f"testhost-{self._commands}.service"
+        folder = self.root / "run/pydockerd-testhost"
+        (folder / "report").write_text(REPORT)
+        (folder / "report").chmod(0o755)
+        # A plain nsenter would leave the process in a cgroup outside the host.
+        words = ["systemd-run", "--quiet", "--collect", "--pipe", f"--unit={unit}"]
+        report = f"ExecStopPost=/run/pydockerd-testhost/report /run/pydockerd-testhost/{unit}"
+        words += [f"--property={setting}" for setting in (report, "TasksMax=infinity", *properties)]
         with tempfile.TemporaryFile() as kept:
-            self._start(argv, [report, *properties], kept if quiet else None)
-            how, status = self._awaited(self.root / result).split()
+            output = kept if quiet else None
+            subprocess.run(
+                [*self._enter(), *words, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            )
+            how, status = self._awaited(unit, folder / unit).split()
             if quiet and (how, status) != ("exited", "0"):
                 kept.seek(0)
                 sys.stderr.write(kept.read().decode(errors="replace"))
@@ -93,24 +108,21 @@ class Machine:
         words = ["systemd-run", "--quiet", "--collect", "--wait", "--pty", "--working-directory=/root"]
         return subprocess.run([*self._enter(), *words, "/bin/bash", "--login"], check=False).returncode
 
-    def _start(self, argv: Sequence[str], properties: Sequence[str], output: IO[bytes] | None) -> None:
-        # A plain nsenter would leave the process in a cgroup outside the host.
-        words = ["systemd-run", "--quiet", "--collect", "--pipe", "--service-type=exec"]
-        words += [f"--property={setting}" for setting in ("TasksMax=infinity", *properties)]
-        started = subprocess.run(
-            [*self._enter(), *words, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
-        )
-        if started.returncode != 0:
-            raise MachineFailed(f"{argv[0]} could not be started in the test host")
-
-    def _awaited(self, result: Path) -> str:
+    def _awaited(self, unit: str, result: Path) -> str:
+        """What the service's report says: systemd-run stops waiting, without an error, when the bus or PID 1 starts
+        anew.
+        """
         assert self._process is not None
-        while True:
-            with contextlib.suppress(FileNotFoundError):
-                return result.read_text()
-            if self._process.poll() is not None:
-                raise MachineFailed("the test host ended before what ran in it")
-            time.sleep(0.05)
+        deadline = time.monotonic() + REPORT_SECONDS
+        while not result.exists():
+            ask = [*self._enter(), "systemctl", "is-active", unit]
+            state = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+            if state in ("active", "activating", "deactivating"):
+                deadline = time.monotonic() + REPORT_SECONDS
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise MachineFailed(f"{unit} in the test host ended without a report, or never began")
+            time.sleep(0.1)
+        return result.read_text()
 
     def _enter(self) -> list[str]:
         return ["nsenter", f"--target={self.pid}", "--all", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
@@ -123,7 +135,7 @@ class Machine:
             # PID 1 dies with unshare, and unshare with us.  It must not see the terminal's Ctrl-C, which reboots.
             ["setpriv", "--pdeathsig", "KILL",
              "unshare", "--mount", "--pid", "--cgroup", "--net", "--uts", "--ipc", "--fork", "--kill-child",
-             BOOT_SCRIPT, self._template, self._directory, self.name, *options],
+             BOOT_SCRIPT, self._template, self._directory, *options],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=lambda: cgroups.enter(groups),  # noqa: PLW1509 - there are no threads here
