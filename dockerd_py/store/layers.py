@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 
 from dockerd_py.errors import BadParameter, Conflict, PydockerdError, StoreError
 from dockerd_py.store import mounts
+from dockerd_py.store.archive import outgoing, skeleton
 from dockerd_py.store.archive.client import unpack
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, new_cache_id
@@ -94,7 +95,10 @@ class LayerStore:
         try:
             await self._db.run(lambda connection: self._intend(connection, cache_id, parent))
             await self._driver.create(cache_id, parents)
-            result = await unpack(source, self._driver.target(cache_id), self._driver.whiteouts, progress)
+            result = await unpack(
+                source, self._driver.target(cache_id), self._driver.whiteouts, progress,
+                keep=self._driver.directory(cache_id),
+            )  # fmt: skip
             with store_errors("cannot write the layer to the disk"):
                 await asyncio.to_thread(mounts.sync_filesystem, self._driver.home)
             yield Layer(cache_id, chain_id(parent, result.diff_id), result.diff_id, parent, result.size)
@@ -127,6 +131,20 @@ class LayerStore:
     async def root_size(self, chain: str | None) -> int:
         """Bytes of all files that the layers of ``chain`` bring."""
         return sum(layer.size for layer in self.chain(chain))
+
+    async def tar_size(self, layer: Layer) -> int:
+        """Bytes of the tar that the layer came in as.  Raises StoreError."""
+        with store_errors(f"cannot write out layer {layer.diff_id}: what was kept of its archive cannot be read"):
+            return await asyncio.to_thread(skeleton.archive_size, self._driver.directory(layer.cache_id))
+
+    def tar(self, layer: Layer) -> AsyncGenerator[bytes, None]:
+        """The tar that the layer came in as, byte for byte; to be closed.
+
+        Raises StoreError, perhaps only at the end, when the layer's files are not what they were.
+        """
+        return outgoing.pack(
+            self._driver.target(layer.cache_id), self._driver.directory(layer.cache_id), layer.diff_id,
+        )  # fmt: skip
 
     def release(self, connection: sqlite3.Connection, chain: str | None) -> list[str]:
         """Mark the layers of ``chain`` that nothing needs any more; ``drop`` what comes back after the commit."""
