@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ class LayerStore:
         self._layers: dict[str, Layer] = {}  # by chain id
         self._rw: dict[str, RwLayer] = {}  # by container id
         self._unadopted: set[str] = set()
+        self._holds: Counter[str] = Counter()  # containers whose root somebody reads just now
+        self._borrowed: set[str] = set()  # those of them that are mounted for the readers alone
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
@@ -238,6 +241,18 @@ class LayerStore:
         """Unmount it; nothing happens if it is not mounted.  Raises StoreError."""
         await uninterrupted(self._unmount_rw(container_id))
 
+    @asynccontextmanager
+    async def mounted_rw(self, container_id: str) -> AsyncIterator[Path]:
+        """The container's root filesystem, mounted for the length of the block whether the container runs or not.
+
+        Raises StoreError.  Where the container is removed meanwhile, its files go under the reader's eyes.
+        """
+        root = await uninterrupted(self._hold_rw(container_id))
+        try:
+            yield root
+        finally:
+            await uninterrupted(self._let_go_rw(container_id))
+
     async def remove_rw(self, container_id: str) -> None:
         """Remove the layer in two commits.  Nothing happens if there is none.  May be repeated after a failure."""
         await uninterrupted(self._remove_rw(container_id))
@@ -332,11 +347,37 @@ class LayerStore:
     async def _mount_rw(self, container_id: str) -> Path:
         async with self._lock(container_id):
             rw = self._need_rw(container_id)
+            self._borrowed.discard(container_id)
             return await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
 
     async def _unmount_rw(self, container_id: str) -> None:
         async with self._lock(container_id):
-            await self._driver.unmount(self._need_rw(container_id).cache_id)
+            rw = self._need_rw(container_id)
+            if self._holds[container_id]:
+                self._borrowed.add(container_id)
+            else:
+                await self._driver.unmount(rw.cache_id)
+
+    async def _hold_rw(self, container_id: str) -> Path:
+        async with self._lock(container_id):
+            rw = self._need_rw(container_id)
+            if not self._driver.is_mounted(rw.cache_id):
+                self._borrowed.add(container_id)
+            root = await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
+            self._holds[container_id] += 1
+            return root
+
+    async def _let_go_rw(self, container_id: str) -> None:
+        async with self._lock(container_id):
+            self._holds[container_id] -= 1
+            if self._holds[container_id]:
+                return
+            del self._holds[container_id]
+            if container_id in self._borrowed:
+                self._borrowed.discard(container_id)
+                rw = self._rw.get(container_id)
+                if rw is not None:
+                    await self._driver.unmount(rw.cache_id)
 
     async def _remove_rw(self, container_id: str) -> None:
         await self._db.run(lambda connection: self.doom_rw(connection, container_id))

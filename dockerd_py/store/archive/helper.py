@@ -32,7 +32,12 @@ _OUR_PATH = os.fspath(Path(dockerd_py.__file__).parent.parent)
 
 
 async def start(
-    module: str, arguments: Sequence[str], answer: FileIO, *, stdin: FileIO | int, stdout: FileIO | int
+    module: str,
+    arguments: Sequence[str],
+    answer: FileIO,
+    *,
+    stdin: subprocesses.Redirect,
+    stdout: subprocesses.Redirect,
 ) -> asyncio.subprocess.Process:
     """Start ``main`` of a module beside this one, with its arguments and, last, the descriptor for its answer."""
     return await subprocesses.spawn(
@@ -44,7 +49,7 @@ async def start(
 
 
 async def outgoing(
-    module: str, arguments: Sequence[str], doing: str, *, stdin: FileIO | int = asyncio.subprocess.DEVNULL
+    module: str, arguments: Sequence[str], doing: str, *, stdin: subprocesses.Redirect = asyncio.subprocess.DEVNULL
 ) -> AsyncGenerator[bytes, None]:
     """What a helper writes to its standard output, as it is asked for.  To be closed; the helper is gone then.
 
