@@ -55,6 +55,23 @@ class RwLayer:
     parent_chain: str | None
 
 
+class Holds:
+    """Made by ``LayerStore.holding``."""
+
+    def __init__(self, driver: str) -> None:
+        self._driver = driver
+        self.cache_ids: list[str] = []
+
+    def take(self, connection: sqlite3.Connection, chain: str) -> None:
+        """Hold a chain that is ready; inside ``Database.run``.  Raises Conflict if it is being removed."""
+        check_ready(connection, self._driver, chain)
+        self.cache_ids.append(new_cache_id())
+        connection.execute(
+            "INSERT INTO layers (cache_id, driver, parent_chain, state) VALUES (?, ?, ?, 'intended')",
+            (self.cache_ids[-1], self._driver, chain),
+        )
+
+
 class LayerStore:
     """All layers of one driver.  ``load`` has to run before anything else."""
 
@@ -116,6 +133,23 @@ class LayerStore:
         nothing can take it away in between.  Returns its value.
         """
         return await uninterrupted(self._adopt(layer, also))
+
+    @asynccontextmanager
+    async def holding(self) -> AsyncIterator[Holds]:
+        """A way to keep layers from being taken away that nothing stands on yet, for the length of the block.
+
+        A hold is an intended layer on them that is never made: after a crash, recovery lets go of what it held.
+        """
+        holds = Holds(self._driver.name)
+        try:
+            yield holds
+        finally:
+            if holds.cache_ids:
+                await uninterrupted(self._discard(holds.cache_ids))
+
+    async def hold(self, holds: Holds, chain: str) -> None:
+        """Raises Conflict if the layers are being removed."""
+        await self._db.run(lambda connection: holds.take(connection, chain))
 
     def get(self, chain: str) -> Layer | None:
         return self._layers.get(chain)
@@ -188,11 +222,7 @@ class LayerStore:
         """
         name = self._driver.name
         if chain is not None:
-            ready = connection.execute(
-                "SELECT 1 FROM layers WHERE driver = ? AND chain_id = ? AND state = 'ready'", (name, chain),
-            ).fetchone()
-            if not ready:
-                raise Conflict("conflict: the image is being removed")
+            check_ready(connection, name, chain)
         rw = RwLayer(container_id, new_cache_id(), chain)
         connection.execute(
             "INSERT INTO rw_layers (container_id, driver, cache_id, parent_chain, state)"
@@ -395,6 +425,15 @@ class LayerStore:
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
+
+
+def check_ready(connection: sqlite3.Connection, driver: str, chain: str) -> None:
+    """Raises Conflict."""
+    ready = connection.execute(
+        "SELECT 1 FROM layers WHERE driver = ? AND chain_id = ? AND state = 'ready'", (driver, chain),
+    ).fetchone()
+    if not ready:
+        raise Conflict("conflict: the image is being removed")
 
 
 def chain_id(parent: str | None, diff_id: str) -> str:

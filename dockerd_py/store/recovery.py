@@ -22,6 +22,8 @@ from dockerd_py.store.files import store_errors
 from dockerd_py.store.layers import LayerStore
 from dockerd_py.store.trash import unmount_below
 
+TEMPORARY = "tmp"
+
 log = logging.getLogger(__name__)
 
 
@@ -54,6 +56,7 @@ async def recover(db: Database, driver: Driver, layers: LayerStore, root: Path) 
         for cache_id in sorted(directories):
             await driver.remove(cache_id)
         await asyncio.to_thread(_remove_probes, root)
+        await asyncio.to_thread(shutil.rmtree, root / TEMPORARY, ignore_errors=True)
     await layers.drop(await db.run(lambda connection: _forget(connection, driver.name, layers)))
     driver.trash.empty_soon()
     done = Recovered(plan.containers, len(plan.doomed), len(directories), unmounted)

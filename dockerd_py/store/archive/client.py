@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dockerd_py.store.archive import helper
 from dockerd_py.store.drivers.base import Whiteouts
@@ -37,16 +38,31 @@ async def unpack(
     ``outgoing.pack`` needs to write the same tar again.  Raises BadArchive, StoreError, and whatever ``source``
     raises.  On any failure, and when cancelled, the helper is gone and ``target`` is the caller's to throw away.
     """
+    arguments = [os.fspath(target), whiteouts.value, "" if keep is None else os.fspath(keep)]
+    result = await feed("unpack", arguments, source, "cannot unpack the archive", progress)
+    if result["lost"]:
+        log.warning("extended attributes that cannot be kept: %s", ", ".join(result["lost"]))
+    return Unpacked(result["diff_id"], result["size"], result["entries"])
+
+
+async def feed(
+    module: str,
+    arguments: Sequence[str],
+    source: AsyncIterator[bytes],
+    doing: str,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Start a helper, pass ``source`` to its standard input, and return its answer.
+
+    Raises BadArchive and StoreError, which begin with ``doing``, and whatever ``source`` raises; the helper is gone
+    then.
+    """
     with contextlib.ExitStack() as open_fds:
         answer, helper_answer = helper.pipe(open_fds)
         helper_input, sink = helper.pipe(open_fds)
         helper.tune(sink.fileno())
         process = await helper.start(
-            "unpack",
-            [os.fspath(target), whiteouts.value, "" if keep is None else os.fspath(keep)],
-            helper_answer,
-            stdin=helper_input,
-            stdout=asyncio.subprocess.DEVNULL,
+            module, arguments, helper_answer, stdin=helper_input, stdout=asyncio.subprocess.DEVNULL
         )
         helper_answer.close()
         helper_input.close()
@@ -56,10 +72,7 @@ async def unpack(
             await process.wait()
         finally:
             await helper.end(process)
-        result = helper.read_answer(answer, process.returncode, "cannot unpack the archive")
-    if result["lost"]:
-        log.warning("extended attributes that cannot be kept: %s", ", ".join(result["lost"]))
-    return Unpacked(result["diff_id"], result["size"], result["entries"])
+        return helper.read_answer(answer, process.returncode, doing)
 
 
 async def _feed(source: AsyncIterator[bytes], fd: int, progress: Callable[[int], None] | None) -> None:
