@@ -152,7 +152,8 @@ def test_what_is_saved_can_be_read_in_each_layout(daemon: Daemon) -> None:
     manifest = json.loads(files["blobs/" + described["digest"].replace(":", "/")])
     assert manifest["config"]["digest"] == f"sha256:{identity}"
     assert [layer["digest"] for layer in manifest["layers"]] == diff_ids
-    assert all(layer["size"] == len(files["blobs/" + layer["digest"].replace(":", "/")]) for layer in manifest["layers"])
+    sizes = [len(files["blobs/" + layer["digest"].replace(":", "/")]) for layer in manifest["layers"]]
+    assert [layer["size"] for layer in manifest["layers"]] == sizes
 
 
 def test_several_layers_lie_on_each_other_and_go_with_the_image(daemon: Daemon, three_layers: Files) -> None:
