@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from dockerd_py.api import containers, images, streams, system
+from dockerd_py.api import archives, containers, images, streams, system
 from dockerd_py.api.call import COMMON_HEADERS, Call
 from dockerd_py.api.eras import error_body
 from dockerd_py.api.hijack import ClientGone, Front, NoAnswer
@@ -54,7 +54,7 @@ class ApiServer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._routes = Routes(system.ROUTES + containers.ROUTES + images.ROUTES + streams.ROUTES)
+        self._routes = Routes(system.ROUTES + containers.ROUTES + images.ROUTES + archives.ROUTES + streams.ROUTES)
         self._fronts: dict[asyncio.BaseTransport, Front] = {}
         self._servers: list[asyncio.AbstractServer] = []
         self._http: web.Server | None = None

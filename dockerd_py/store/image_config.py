@@ -46,10 +46,10 @@ def build(
     machine: str = "",
 ) -> bytes:
     """An image of one step's making.  Raises BadParameter for text that is not Unicode."""
-    architecture, variant = _ARCHITECTURES.get(machine or platform.machine(), (machine or platform.machine(), ""))
+    processor, variant = architecture(machine)
     step: dict[str, Any] = {"created": format_time(created), "comment": comment}
     image: dict[str, Any] = {
-        "architecture": architecture,
+        "architecture": processor,
         "config": config,
         "created": format_time(created),
         "os": "linux",
@@ -62,6 +62,12 @@ def build(
     if author:
         image["author"] = step["author"] = author
     return encode(image)
+
+
+def architecture(machine: str = "") -> tuple[str, str]:
+    """(architecture, variant) as Go names them, of uname(2)'s ``machine``; "": this one."""
+    machine = machine or platform.machine()
+    return _ARCHITECTURES.get(machine, (machine, ""))
 
 
 def encode(image: dict[str, Any]) -> bytes:

@@ -13,7 +13,8 @@ import asyncio
 import hashlib
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from weakref import WeakValueDictionary
 
 from dockerd_py.errors import BadParameter, Conflict, PydockerdError, StoreError
 from dockerd_py.store import mounts
+from dockerd_py.store.archive import outgoing, skeleton
 from dockerd_py.store.archive.client import unpack
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, new_cache_id
@@ -53,6 +55,23 @@ class RwLayer:
     parent_chain: str | None
 
 
+class Holds:
+    """Made by ``LayerStore.holding``."""
+
+    def __init__(self, driver: str) -> None:
+        self._driver = driver
+        self.cache_ids: list[str] = []
+
+    def take(self, connection: sqlite3.Connection, chain: str) -> None:
+        """Hold a chain that is ready; inside ``Database.run``.  Raises Conflict if it is being removed."""
+        check_ready(connection, self._driver, chain)
+        self.cache_ids.append(new_cache_id())
+        connection.execute(
+            "INSERT INTO layers (cache_id, driver, parent_chain, state) VALUES (?, ?, ?, 'intended')",
+            (self.cache_ids[-1], self._driver, chain),
+        )
+
+
 class LayerStore:
     """All layers of one driver.  ``load`` has to run before anything else."""
 
@@ -62,6 +81,8 @@ class LayerStore:
         self._layers: dict[str, Layer] = {}  # by chain id
         self._rw: dict[str, RwLayer] = {}  # by container id
         self._unadopted: set[str] = set()
+        self._holds: Counter[str] = Counter()  # containers whose root somebody reads just now
+        self._borrowed: set[str] = set()  # those of them that are mounted for the readers alone
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
@@ -94,7 +115,10 @@ class LayerStore:
         try:
             await self._db.run(lambda connection: self._intend(connection, cache_id, parent))
             await self._driver.create(cache_id, parents)
-            result = await unpack(source, self._driver.target(cache_id), self._driver.whiteouts, progress)
+            result = await unpack(
+                source, self._driver.target(cache_id), self._driver.whiteouts, progress,
+                keep=self._driver.directory(cache_id),
+            )  # fmt: skip
             with store_errors("cannot write the layer to the disk"):
                 await asyncio.to_thread(mounts.sync_filesystem, self._driver.home)
             yield Layer(cache_id, chain_id(parent, result.diff_id), result.diff_id, parent, result.size)
@@ -109,6 +133,23 @@ class LayerStore:
         nothing can take it away in between.  Returns its value.
         """
         return await uninterrupted(self._adopt(layer, also))
+
+    @asynccontextmanager
+    async def holding(self) -> AsyncIterator[Holds]:
+        """A way to keep layers from being taken away that nothing stands on yet, for the length of the block.
+
+        A hold is an intended layer on them that is never made: after a crash, recovery lets go of what it held.
+        """
+        holds = Holds(self._driver.name)
+        try:
+            yield holds
+        finally:
+            if holds.cache_ids:
+                await uninterrupted(self._discard(holds.cache_ids))
+
+    async def hold(self, holds: Holds, chain: str) -> None:
+        """Raises Conflict if the layers are being removed."""
+        await self._db.run(lambda connection: holds.take(connection, chain))
 
     def get(self, chain: str) -> Layer | None:
         return self._layers.get(chain)
@@ -127,6 +168,20 @@ class LayerStore:
     async def root_size(self, chain: str | None) -> int:
         """Bytes of all files that the layers of ``chain`` bring."""
         return sum(layer.size for layer in self.chain(chain))
+
+    async def tar_size(self, layer: Layer) -> int:
+        """Bytes of the tar that the layer came in as.  Raises StoreError."""
+        with store_errors(f"cannot write out layer {layer.diff_id}: what was kept of its archive cannot be read"):
+            return await asyncio.to_thread(skeleton.archive_size, self._driver.directory(layer.cache_id))
+
+    def tar(self, layer: Layer) -> AsyncGenerator[bytes, None]:
+        """The tar that the layer came in as, byte for byte; to be closed.
+
+        Raises StoreError, perhaps only at the end, when the layer's files are not what they were.
+        """
+        return outgoing.pack(
+            self._driver.target(layer.cache_id), self._driver.directory(layer.cache_id), layer.diff_id,
+        )  # fmt: skip
 
     def release(self, connection: sqlite3.Connection, chain: str | None) -> list[str]:
         """Mark the layers of ``chain`` that nothing needs any more; ``drop`` what comes back after the commit."""
@@ -167,11 +222,7 @@ class LayerStore:
         """
         name = self._driver.name
         if chain is not None:
-            ready = connection.execute(
-                "SELECT 1 FROM layers WHERE driver = ? AND chain_id = ? AND state = 'ready'", (name, chain),
-            ).fetchone()
-            if not ready:
-                raise Conflict("conflict: the image is being removed")
+            check_ready(connection, name, chain)
         rw = RwLayer(container_id, new_cache_id(), chain)
         connection.execute(
             "INSERT INTO rw_layers (container_id, driver, cache_id, parent_chain, state)"
@@ -219,6 +270,18 @@ class LayerStore:
     async def unmount_rw(self, container_id: str) -> None:
         """Unmount it; nothing happens if it is not mounted.  Raises StoreError."""
         await uninterrupted(self._unmount_rw(container_id))
+
+    @asynccontextmanager
+    async def mounted_rw(self, container_id: str) -> AsyncIterator[Path]:
+        """The container's root filesystem, mounted for the length of the block whether the container runs or not.
+
+        Raises StoreError.  Where the container is removed meanwhile, its files go under the reader's eyes.
+        """
+        root = await uninterrupted(self._hold_rw(container_id))
+        try:
+            yield root
+        finally:
+            await uninterrupted(self._let_go_rw(container_id))
 
     async def remove_rw(self, container_id: str) -> None:
         """Remove the layer in two commits.  Nothing happens if there is none.  May be repeated after a failure."""
@@ -314,11 +377,37 @@ class LayerStore:
     async def _mount_rw(self, container_id: str) -> Path:
         async with self._lock(container_id):
             rw = self._need_rw(container_id)
+            self._borrowed.discard(container_id)
             return await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
 
     async def _unmount_rw(self, container_id: str) -> None:
         async with self._lock(container_id):
-            await self._driver.unmount(self._need_rw(container_id).cache_id)
+            rw = self._need_rw(container_id)
+            if self._holds[container_id]:
+                self._borrowed.add(container_id)
+            else:
+                await self._driver.unmount(rw.cache_id)
+
+    async def _hold_rw(self, container_id: str) -> Path:
+        async with self._lock(container_id):
+            rw = self._need_rw(container_id)
+            if not self._driver.is_mounted(rw.cache_id):
+                self._borrowed.add(container_id)
+            root = await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
+            self._holds[container_id] += 1
+            return root
+
+    async def _let_go_rw(self, container_id: str) -> None:
+        async with self._lock(container_id):
+            self._holds[container_id] -= 1
+            if self._holds[container_id]:
+                return
+            del self._holds[container_id]
+            if container_id in self._borrowed:
+                self._borrowed.discard(container_id)
+                rw = self._rw.get(container_id)
+                if rw is not None:
+                    await self._driver.unmount(rw.cache_id)
 
     async def _remove_rw(self, container_id: str) -> None:
         await self._db.run(lambda connection: self.doom_rw(connection, container_id))
@@ -336,6 +425,15 @@ class LayerStore:
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
+
+
+def check_ready(connection: sqlite3.Connection, driver: str, chain: str) -> None:
+    """Raises Conflict."""
+    ready = connection.execute(
+        "SELECT 1 FROM layers WHERE driver = ? AND chain_id = ? AND state = 'ready'", (driver, chain),
+    ).fetchone()
+    if not ready:
+        raise Conflict("conflict: the image is being removed")
 
 
 def chain_id(parent: str | None, diff_id: str) -> str:

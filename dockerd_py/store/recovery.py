@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from dockerd_py.store.drivers.base import Driver
 from dockerd_py.store.drivers.choose import PROBE_PREFIX, remove_probe
 from dockerd_py.store.files import store_errors
 from dockerd_py.store.layers import LayerStore
+
+TEMPORARY = "tmp"
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ async def recover(db: Database, driver: Driver, layers: LayerStore, root: Path) 
         for cache_id in sorted(directories):
             await driver.remove(cache_id)
         await asyncio.to_thread(_remove_probes, root)
+        await asyncio.to_thread(shutil.rmtree, root / TEMPORARY, ignore_errors=True)
     await layers.drop(await db.run(lambda connection: _forget(connection, driver.name, layers)))
     driver.trash.empty_soon()
     done = Recovered(plan.containers, len(plan.doomed), len(directories), unmounted)

@@ -19,8 +19,10 @@ from dockerd_py.store.drivers.choose import choose_driver
 from dockerd_py.store.files import store_errors
 from dockerd_py.store.images import ImageStore
 from dockerd_py.store.layers import LayerStore, RwLayer
+from dockerd_py.store.load import Loader
 from dockerd_py.store.lock import take_root
-from dockerd_py.store.recovery import Recovered, recover
+from dockerd_py.store.recovery import TEMPORARY, Recovered, recover
+from dockerd_py.store.save import Saver
 from dockerd_py.store.tasks import uninterrupted
 
 DATABASE_NAME = "pydockerd.db"
@@ -35,6 +37,8 @@ class Store:
         self.driver = driver
         self.layers = LayerStore(db, driver)
         self.images = ImageStore(db, self.layers, driver.name)
+        self.loader = Loader(self.layers, self.images, root / TEMPORARY)
+        self.saver = Saver(self.layers, self.images)
         self.containers = ContainerTable(db, driver.name)
         self._lock_fd = lock_fd
 

@@ -86,6 +86,8 @@ class Entry(tarfile.TarInfo):
         if sparse is None:
             return [(0, self.size)]
         end = 0
+        # Old GNU headers fill their table with empty segments, in no order.
+        sparse = [segment for segment in sparse if segment[1]]
         for offset, length in sparse:
             if offset < end or length < 0 or offset + length > self.size:
                 raise BadArchive(f"{self.shown}: its map of holes is damaged")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from dockerd_py.errors import BadArchive
 from dockerd_py.store.archive.entries import Entry, entries, show
+from dockerd_py.store.archive.skeleton import SkeletonWriter
 from dockerd_py.store.archive.stream import TarStream
 
 OVERLAY = "overlay"
@@ -51,10 +52,11 @@ class Extractor:
     """Writes entries below the current directory, which is the root directory.
 
     ``whiteouts`` says what ``.wh.`` entries become; with APPLY they take away what was there before, but nothing
-    that this archive brought.
+    that this archive brought.  ``skeleton`` learns where each file's contents go, and which are replaced.
     """
 
-    def __init__(self, whiteouts: str) -> None:
+    def __init__(self, whiteouts: str, skeleton: SkeletonWriter | None = None) -> None:
+        self._skeleton = skeleton
         self.size = 0
         self.count = 0
         self.lost: list[str] = []
@@ -143,6 +145,8 @@ class Extractor:
         except FileExistsError:
             self._clear(path)
             fd = os.open(path, flags, 0o600)
+        if self._skeleton is not None:
+            self._skeleton.contents(path, entry.segments(), sparse=entry.sparse is not None)
         try:
             _write(fd, entry, stream)
             os.fchown(fd, entry.uid, entry.gid)
@@ -308,6 +312,8 @@ class Extractor:
 
     def _clear(self, path: str) -> None:
         """Take away whatever is at ``path``."""
+        if self._skeleton is not None and os.path.lexists(path):
+            self._skeleton.replaced(path)
         try:
             os.unlink(path)
         except FileNotFoundError:

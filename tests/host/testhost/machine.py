@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -18,9 +19,11 @@ from . import cgroups
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 BOOT_SECONDS = 60
-SETTLE_SECONDS = 10
 SHUTDOWN_SECONDS = 30
 REPORT_SECONDS = 5
+GROUPS = "cgroups"
+"""File in a run's directory: the groups that it makes, for whoever has to remove them."""
+
 POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
 
 REPORT = """\
@@ -53,10 +56,13 @@ class Machine:
 
     def __enter__(self) -> Machine:
         self._runs.mkdir(exist_ok=True)
-        _sweep(self._runs)
-        self._directory = Path(tempfile.mkdtemp(prefix="pydockerd-test-", dir=self._runs))
+        with _held(self._runs):  # nobody sweeps up our directory before it is locked
+            _sweep(self._runs)
+            self._directory = Path(tempfile.mkdtemp(prefix="pydockerd-test-", dir=self._runs))
+            self._lock = _lock(self._directory)
         self.name = self._directory.name
-        self._lock = _lock(self._directory)
+        self._groups = cgroups.places(self.name)
+        (self._directory / GROUPS).write_text("".join(f"{group}\n" for group in self._groups))
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._boot()
@@ -129,7 +135,7 @@ class Machine:
                 f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8"]  # fmt: skip
 
     def _boot(self) -> None:
-        groups = cgroups.create(self.name)
+        cgroups.create(self._groups)
         options = ["unified" if each.unified else each.options for each in cgroups.hierarchies()]
         self._process = subprocess.Popen(
             # PID 1 dies with unshare, and unshare with us.  It must not see the terminal's Ctrl-C, which reboots.
@@ -138,7 +144,7 @@ class Machine:
              BOOT_SCRIPT, self._template, self._directory, *options],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=lambda: cgroups.enter(groups),  # noqa: PLW1509 - there are no threads here
+            preexec_fn=lambda: cgroups.enter(self._groups),  # noqa: PLW1509 - there are no threads here
         )  # fmt: skip
         deadline = time.monotonic() + BOOT_SECONDS
         while not self._is_up():
@@ -180,8 +186,7 @@ class Machine:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        cgroups.remove(self.name)
-        shutil.rmtree(self._directory)
+        _remove(self._directory)
         os.close(self._lock)
 
 
@@ -196,6 +201,16 @@ def _lock(directory: Path) -> int:
     return handle
 
 
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _sweep(runs: Path) -> None:
     """Remove what runs left that were killed."""
     for directory in runs.iterdir():
@@ -203,6 +218,12 @@ def _sweep(runs: Path) -> None:
             lock = _lock(directory)
         except BlockingIOError:
             continue
-        cgroups.remove(directory.name)
-        shutil.rmtree(directory)
+        _remove(directory)
         os.close(lock)
+
+
+def _remove(directory: Path) -> None:
+    recorded = directory / GROUPS
+    if recorded.exists():
+        cgroups.remove([Path(line) for line in recorded.read_text().splitlines()])
+    shutil.rmtree(directory)
