@@ -93,7 +93,10 @@ class ApiServer:
         if front is None:
             return NoAnswer()
         front.next_request()
-        answer = await self._answer(request, front)
+        try:
+            answer = await self._answer(request, front)
+        finally:
+            front.handled()
         if front.holding:
             # What was held back was never shown to the HTTP parser, so no further request can follow.
             answer.force_close()
