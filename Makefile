@@ -31,8 +31,10 @@ setup: $(VENV)/.tools
 
 $(VENV)/.run: $(CONTROL) contrib/make-venv $(wildcard packaging/bin/*)
 	@contrib/apt-satisfy python3-venv busybox-static
-	@contrib/apt-satisfy --of $(CONTROL) Depends
+	@contrib/apt-satisfy --but python3-dbus-next --of $(CONTROL) Depends
 	contrib/make-venv $(VENV)
+	@# Ubuntu 22.04 has no package of it.
+	@contrib/apt-satisfy python3-dbus-next 2>/dev/null || $(VENV)/bin/pip install --quiet dbus-next==0.2.3
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.run Makefile
@@ -48,6 +50,7 @@ lint: $(VENV)/.tools
 	$(VENV)/bin/mypy tests/host/testhost
 
 test-unit: $(VENV)/.tools
+	@contrib/apt-satisfy btrfs-progs e2fsprogs
 	$(VENV)/bin/pytest $(T)
 
 deb:
@@ -59,15 +62,17 @@ lint-deb: deb
 	@contrib/apt-satisfy lintian
 	lintian --fail-on error dist/pydockerd_*_all.deb
 
-test-host: deb
+test-host: deb $(VENV)/.run
 	@contrib/apt-satisfy mmdebstrap util-linux
+	packaging/build-missing $(VENV)/bin/pip
 	cd tests/host && $(PYTHON) -B -m testhost run $(T)
 
-testhost-shell: deb
+testhost-shell: deb $(VENV)/.run
 	@contrib/apt-satisfy mmdebstrap util-linux
+	@packaging/build-missing $(VENV)/bin/pip
 	@cd tests/host && $(PYTHON) -B -m testhost shell
 
-test: lint test-unit deb lint-deb test-host
+test: lint test-unit run lint-deb test-host
 
 bench: $(VENV)/.run
 	@$(PYTHON) bench/beside_dockerd.py $(VENV)/bin $(T)

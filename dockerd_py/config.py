@@ -34,7 +34,7 @@ FLAGS = (
     Flag(("-g", "--graph"), default=DEFAULT_ROOT, help="Directory of images and containers"),
     Flag(("--exec-root",), default=DEFAULT_EXEC_ROOT, help="Directory of what a reboot clears"),
     Flag(("-p", "--pidfile"), default=DEFAULT_PIDFILE, help="File that holds the daemon's pid; '' for none"),
-    Flag(("-s", "--storage-driver"), help="overlay or vfs; by default what was used before, else the best"),
+    Flag(("-s", "--storage-driver"), help="overlay, btrfs, aufs or vfs; by default the last one used, else the best"),
     Flag(("--log-driver",), help="journald, json-file or none; by default journald where systemd runs"),
     Flag(("--start-timeout",), "int", DEFAULT_START_TIMEOUT, help="Seconds that the start of a container may take"),
     Flag(("--runtime",), default=DEFAULT_RUNTIME, help="The OCI runtime: a name on the PATH or an absolute path"),
@@ -58,7 +58,10 @@ NOT_YET = (
 
 ONLY_FLAGS = {"version", "daemon", "config"}
 
-USAGE = "Usage: pydockerd [OPTIONS]\n\nThe container engine of a systemd host.\n\n" + flags.describe(FLAGS)
+USAGE = (
+    "Usage: pydockerd [OPTIONS]\n       pydockerd fsck [OPTIONS]\n\nThe container engine of a systemd host.\n\n"
+    + flags.describe(FLAGS)
+)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,11 @@ def stream_type(version: ApiVersion, multiplexed: bool) -> str:
     return "application/vnd.docker.raw-stream"
 
 
+def answers_load_with_messages(version: ApiVersion) -> bool:
+    """Whether load tells what it loaded; before 1.23 its answer is empty."""
+    return version >= (1, 23)
+
+
 def has_settings_in_start(version: ApiVersion) -> bool:
     """Whether start's body may hold a HostConfig (until 1.23), or must be empty."""
     return version < (1, 24)

@@ -40,6 +40,8 @@ class Front(asyncio.Protocol):
         self._held: bytearray | None = None
         self._handled = 0
         self._lost = False
+        self._taken = False
+        self._untold_loss: tuple[Exception | None, bool] = (None, False)
         self._flushed: asyncio.Future[None] | None = None
         self._watched: set[asyncio.Future[Any]] = set()
 
@@ -93,11 +95,21 @@ class Front(asyncio.Protocol):
             await self._flushed
         if self.gone:
             raise ClientGone
+        self._taken = True
         descriptor = os.dup(transport.get_extra_info("socket").fileno())
         early = bytes(self._held)
         self._held = bytearray()
         transport.abort()  # closes our descriptor only: the connection lives on in the copy
         return descriptor, early
+
+    def handled(self) -> None:
+        """Tell that the request's handler is done, which is when ``inner`` may learn that its connection was taken:
+        some versions of aiohttp (3.8.1) cancel a handler whose connection is lost."""
+        self._taken = False
+        exc, untold = self._untold_loss
+        if untold:
+            self._untold_loss = None, False
+            asyncio.get_running_loop().call_soon(self._inner.connection_lost, exc)
 
     def close(self) -> None:
         """End the connection at once, as the only way left to say that an answer broke off."""
@@ -114,7 +126,10 @@ class Front(asyncio.Protocol):
         if self._flushed is not None and not self._flushed.done():
             self._flushed.set_result(None)
         self.cancel_work()
-        self._inner.connection_lost(exc)
+        if self._taken:
+            self._untold_loss = exc, True
+        else:
+            self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._held is not None:

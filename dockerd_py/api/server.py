@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from dockerd_py.api import containers, contents, images, streams, system, upkeep
+from dockerd_py.api import archives, containers, contents, images, streams, system, upkeep
 from dockerd_py.api.call import COMMON_HEADERS, Call
 from dockerd_py.api.eras import error_body
 from dockerd_py.api.hijack import ClientGone, Front, NoAnswer
@@ -54,7 +54,7 @@ class ApiServer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        parts = (system, containers, contents, upkeep, images, streams)
+        parts = (system, containers, contents, upkeep, images, archives, streams)
         self._routes = Routes(tuple(route for part in parts for route in part.ROUTES))
         self._fronts: dict[asyncio.BaseTransport, Front] = {}
         self._servers: list[asyncio.AbstractServer] = []
@@ -94,7 +94,10 @@ class ApiServer:
         if front is None:
             return NoAnswer()
         front.next_request()
-        answer = await self._answer(request, front)
+        try:
+            answer = await self._answer(request, front)
+        finally:
+            front.handled()
         if front.holding:
             # What was held back was never shown to the HTTP parser, so no further request can follow.
             answer.force_close()

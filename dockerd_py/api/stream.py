@@ -16,8 +16,9 @@ from dockerd_py.api.fields import JsonObject
 from dockerd_py.engine.model import Progress, ProgressSink
 from dockerd_py.errors import PydockerdError
 
-Work = Callable[[ProgressSink], Awaitable[JsonObject]]
-"""Does the work, telling its progress, and returns the last message."""
+LastMessages = JsonObject | list[JsonObject]
+Work = Callable[[ProgressSink], Awaitable[LastMessages]]
+"""Does the work, telling its progress, and returns the last message, or several."""
 
 
 async def answer_with_messages(call: Call, work: Work) -> web.StreamResponse:
@@ -32,7 +33,7 @@ async def answer_with_messages(call: Call, work: Work) -> web.StreamResponse:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _pump(call: Call, messages: _Messages, task: asyncio.Future[JsonObject]) -> web.StreamResponse:
+async def _pump(call: Call, messages: _Messages, task: asyncio.Future[LastMessages]) -> web.StreamResponse:
     response: web.StreamResponse | None = None
     while not task.done():
         if batch := await messages.next_batch():
@@ -41,7 +42,8 @@ async def _pump(call: Call, messages: _Messages, task: asyncio.Future[JsonObject
             await response.write(batch)
     last = messages.take()
     try:
-        last += line(await task)
+        result = await task
+        last += b"".join(map(line, result if isinstance(result, list) else [result]))
     except PydockerdError as error:
         if response is None:
             raise

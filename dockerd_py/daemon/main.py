@@ -31,6 +31,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 def main() -> int:
     """The entry point: 0 after a stop that was asked for, 2 for a wrong command line, 1 for any other failure."""
+    if sys.argv[1:2] == ["fsck"]:
+        from dockerd_py.daemon import fsck
+
+        return fsck.main(sys.argv[2:])
     try:
         parsed = settings.parse(sys.argv[1:])
         if parsed.boolean("version"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -20,10 +19,12 @@ from dbus_next.constants import MessageFlag
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from dockerd_py.dbus.connection import Connection, close_all
+from dockerd_py.dbus.connection import Connection
 from dockerd_py.dbus.errors import LimitsExceeded, UnknownInterface, UnknownMethod
 from dockerd_py.dbus.interface import Interface, Method, load
+from dockerd_py.dbus.outbox import close_all
 from dockerd_py.dbus.polkit import Authority
+from dockerd_py.dbus.tasks import end
 from dockerd_py.errors import BadParameter, PydockerdError
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 CALLS_PER_CALLER = 64
 HELD_PER_USER = 256
 
-_STOP_SECONDS = 5.0
+_STOPPING = "pydockerd is stopping, the call was given up"
+_PATIENCE = 5.0  # seconds
 
 _Function = TypeVar("_Function", bound=Callable[..., Awaitable[Any]])
 
@@ -134,6 +136,7 @@ class Calls:
         self._authority = authority
         self._callers: dict[str, Caller] = {}
         self._held: Counter[int] = Counter()
+        self._stopping = False
 
     def begin(self, target: BusObject, message: Message) -> None:
         """Start answering ``message``, and take its file descriptors over.
@@ -145,6 +148,8 @@ class Calls:
         if not terms.needs and not expects_reply(message):
             close_all(message.unix_fds)  # nothing would come of it, but work
             return
+        if self._stopping:
+            raise PydockerdError(_STOPPING)
         caller = self._callers.get(message.sender) or Caller(message.sender)
         if len(caller.calls) >= CALLS_PER_CALLER:
             raise LimitsExceeded(f"{len(caller.calls)} calls of this connection are under way: wait for some of them")
@@ -161,19 +166,24 @@ class Calls:
                 call.task.cancel()
 
     async def stop(self) -> None:
-        """End every call: what waits is told so, what changes something is cancelled."""
-        tasks = [call.task for caller in self._callers.values() for call in caller.calls if call.task]
-        deadline = time.monotonic() + _STOP_SECONDS
-        while tasks and time.monotonic() < deadline:
-            for task in tasks:
-                task.cancel()
-            # More than once, as a wait_for somewhere below may swallow it (before Python 3.12).
-            tasks = list((await asyncio.wait(tasks, timeout=0.5))[1])
+        """End every call: what waits or streams at once, what changes something when it is done, or too slow."""
+        self._stopping = True
+        await end(call.task for call in self._all() if call.endable and call.task)
+        tasks = [call.task for call in self._all() if call.task]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_PATIENCE)
         for task in tasks:
-            log.error("%s does not end", task.get_name())
+            task.cancel()  # once, as it may have something to undo
+        if tasks:
+            await asyncio.wait(tasks, timeout=_PATIENCE)
+        for call in self._all():
+            log.error("%s for %s does not end", call.message.member, call.caller.name)
 
     def count(self) -> int:
-        return sum(len(caller.calls) for caller in self._callers.values())
+        return len(self._all())
+
+    def _all(self) -> list[Call]:
+        return [call for caller in self._callers.values() for call in caller.calls]
 
     async def _run(self, call: Call, target: BusObject, method: Method, terms: Terms) -> None:
         function = target.methods[method.name]
@@ -185,8 +195,8 @@ class Calls:
                 held_for = self._hold(call.uid)
             if terms.needs:
                 await self._authorise(call, target, method, terms)
-            if call.gone.is_set():
-                return
+            if call.gone.is_set() or self._stopping:
+                raise asyncio.CancelledError
             call.endable = terms.held
             try:
                 result = await function(target, call, *_arguments(method, call.message))
@@ -202,7 +212,7 @@ class Calls:
             await self._stream(call)
         except asyncio.CancelledError:
             # Either the caller is gone and hears nothing, or we are going and it is told.
-            self._refuse(call, PydockerdError("pydockerd is stopping, the call was given up"))
+            self._refuse(call, PydockerdError(_STOPPING))
         except Exception as error:  # noqa: BLE001 - translated, and logged with its traceback
             self._refuse(call, error)
         finally:

@@ -10,7 +10,7 @@ marshalling, authentication and matching of replies, and replaces how bytes come
   frames, and when it and what it set off took longer than that, a rest as long follows.  Large answers are put into
   bytes by a thread of the connection's own.
 - Writing waits for a full socket instead of taking it for an error, owns the file descriptors of what it sends and
-  closes them, and stops the reading while more than ``MAX_QUEUED`` bytes wait to go out.
+  closes them, and stops the reading while too much waits to go out (`outbox`).
 - Connecting neither blocks nor spins when the bus is full or goes away halfway.
 - A call that is not answered in time ends.
 """
@@ -21,15 +21,12 @@ import array
 import asyncio
 import io
 import logging
-import os
 import socket
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from dbus_next._private.unmarshaller import Unmarshaller
@@ -38,7 +35,7 @@ from dbus_next.constants import MessageFlag, MessageType
 from dbus_next.message import Message
 from dbus_next.signature import SignatureTree
 
-from dockerd_py.dbus.errors import LimitsExceeded
+from dockerd_py.dbus.outbox import Outbox, close_all
 from dockerd_py.errors import PydockerdError, TimedOut
 
 log = logging.getLogger(__name__)
@@ -47,10 +44,7 @@ BUS_NAME = "org.freedesktop.DBus"
 BUS_PATH = "/org/freedesktop/DBus"
 
 MAX_BODY = 128 * 1024
-"""Bytes of a message's body.  What a command line, its environment and labels need, and parsed in a blink."""
-
-MAX_QUEUED = 1024 * 1024
-MAX_SENT = 32 * 1024 * 1024 - 64 * 1024  # dbus-daemon ends the connection of who sends 32 MiB
+"""Bytes of a message's body: what a command line, its environment and labels need.  The worst take 70 ms to parse."""
 
 _TURN = 0.002  # seconds
 _FRAMES_A_TURN = 8
@@ -88,13 +82,6 @@ class _Signatures(dict[str, SignatureTree]):
 SignatureTree._cache = _Signatures(SignatureTree._cache)
 
 
-@dataclass(frozen=True)
-class _Outgoing:
-    data: memoryview
-    fds: tuple[int, ...]
-    sent: asyncio.Future[None]
-
-
 class Connection(MessageBus):
     """A connection to one bus.  Make it in a running loop, then ``await open()``."""
 
@@ -109,7 +96,7 @@ class Connection(MessageBus):
         self._resting = False
         self._scribe = ThreadPoolExecutor(1, "dbus-scribe")
         super().__init__(bus_address=address, negotiate_unix_fd=True)
-        self._outbox = _Outbox(self, self._sock)
+        self._outbox = Outbox(self._sock, on_full=self._read_or_not, on_error=self._finalize)
         self._writer = self._outbox  # type: ignore[assignment]
         self._handler = handler
         # Whoever is interested awaits it; asyncio must not complain when nobody is.
@@ -365,96 +352,6 @@ class Connection(MessageBus):
         if not data:
             raise EOFError("the bus closed the connection")
         return bytes(data)
-
-
-class _Outbox:
-    """Stands in for dbus-next's writer, which ends the connection when the socket is full."""
-
-    def __init__(self, connection: Connection, sock: socket.socket) -> None:
-        self._connection = connection
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Outgoing] = deque()
-        self._queued = 0
-        self.full = False
-
-    def schedule_write(self, msg: Message | None = None, future: asyncio.Future[None] | None = None) -> None:
-        """Queue ``msg``, or without one send what was queued before there was a connection."""
-        if msg is None:
-            self._wake()
-            return
-        assert future is not None
-        fds = tuple(msg.unix_fds or ())
-        try:
-            data = msg._marshall(negotiate_unix_fd=True)  # type: ignore[no-untyped-call]
-        except BaseException:
-            close_all(fds)
-            raise
-        self.put(data, fds, future)
-
-    def put(self, data: bytes, fds: tuple[int, ...], sent: asyncio.Future[None]) -> None:
-        """Queue a message and take over its file descriptors.  Raises LimitsExceeded when it is too large."""
-        if self._connection._disconnected or len(data) > MAX_SENT:
-            close_all(fds)
-            sent.cancel()
-            if len(data) > MAX_SENT:
-                raise LimitsExceeded("the answer is larger than what the bus carries in one message")
-            return
-        self._queue.append(_Outgoing(memoryview(data), fds, sent))
-        self._queued += len(data)
-        if self._queued > MAX_QUEUED and not self.full:
-            self.full = True
-            self._connection._read_or_not()
-        self._wake()
-
-    async def drained(self) -> None:
-        if self._queue:
-            await asyncio.wait([self._queue[-1].sent])
-
-    def abandon(self) -> None:
-        for each in self._queue:
-            close_all(each.fds)
-            each.sent.cancel()
-        self._queue.clear()
-
-    def _wake(self) -> None:
-        if self._queue and self._connection.connected:
-            self._loop.add_writer(self._sock, self._write)
-
-    def _write(self) -> None:
-        try:
-            while self._queue:
-                if not self._send(self._queue[0]):
-                    return
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._connection._finalize(error)
-            return
-        self._loop.remove_writer(self._sock)
-
-    def _send(self, first: _Outgoing) -> bool:
-        """Send what the socket takes of the first message; whether it went out whole."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", first.fds))] if first.fds else []
-        count = self._sock.sendmsg([first.data], rights)
-        close_all(first.fds)
-        self._queued -= count
-        if self.full and self._queued <= MAX_QUEUED:
-            self.full = False
-            self._connection._read_or_not()
-        if count < len(first.data):
-            self._queue[0] = _Outgoing(first.data[count:], (), first.sent)
-            return False
-        self._queue.popleft()
-        if not first.sent.done():
-            first.sent.set_result(None)
-        return True
-
-
-def close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        with suppress(OSError):
-            os.close(fd)
 
 
 def is_cut_off(message: Message) -> bool:

@@ -71,7 +71,8 @@ class ContainerObject(BusObject):
         wanted, timestamps = options.log_options(given)
         batches = self._engine.containers.logs(self._container.id, wanted)
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        call.go_on_with(write_log(writing, batches, timestamps=timestamps))
+        pipe = os.fdopen(writing, "wb", buffering=0)
+        call.go_on_with(write_log(pipe, batches, timestamps=timestamps))
         return reading
 
 

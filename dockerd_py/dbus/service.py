@@ -13,7 +13,6 @@ import asyncio
 import logging
 import os
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dbus_next.constants import MessageType, NameFlag, RequestNameReply
@@ -27,13 +26,14 @@ from dockerd_py.dbus.connection import (
     MAX_BODY,
     BusCallFailed,
     Connection,
-    close_all,
     is_cut_off,
 )
 from dockerd_py.dbus.container import ContainerObject, values_of
 from dockerd_py.dbus.errors import LimitsExceeded
 from dockerd_py.dbus.manager import ROOT, Facts, ManagerObject, container_path
+from dockerd_py.dbus.outbox import close_all
 from dockerd_py.dbus.polkit import Authority
+from dockerd_py.dbus.tasks import end
 from dockerd_py.engine.model import Container
 from dockerd_py.errors import NoSuchContainer, PydockerdError
 from dockerd_py.version import API_VERSION, VERSION
@@ -60,6 +60,7 @@ class BusService:
         self._address = address or os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or SYSTEM_BUS
         self._task: asyncio.Task[None] | None = None
         self._session: Session | None = None
+        self._stopping = asyncio.Event()
 
     async def start(self, engine: Engine) -> None:
         """Return when the name is ours, or when it is clear that it is not to be had now.  Raises nothing."""
@@ -71,20 +72,20 @@ class BusService:
     async def stop(self) -> None:
         """Tell the callers that wait, and leave the bus."""
         if self._task is not None:
+            self._stopping.set()
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait((self._task,))
             self._task = None
 
     async def _keep_connected(self, engine: Engine, facts: Facts, settled: asyncio.Event) -> None:
         delay = _FIRST_DELAY
         try:
-            while True:
+            while not self._stopping.is_set():
                 try:
                     session = self._session = Session(self._address, engine, facts)
                     await session.open()
-                except _Refused as reason:
-                    log.warning("no D-Bus interface: %s", reason)
+                except _Refused as refusal:
+                    log.warning("no D-Bus interface: %s", refusal)
                     return
                 except (OSError, EOFError, ValueError, PydockerdError) as error:
                     if isinstance(error, FileNotFoundError) and not settled.is_set():
@@ -93,10 +94,13 @@ class BusService:
                     level = logging.WARNING if delay == _FIRST_DELAY else logging.DEBUG
                     log.log(level, "the bus cannot be used (%s), trying again and going on without it", error)
                 else:
+                    if self._stopping.is_set():
+                        return
                     delay = _FIRST_DELAY
                     settled.set()
                     log.info("serving %s on the bus", NAME)
-                    log.warning("the connection to the bus ended (%s), trying again", await session.serve())
+                    reason = await session.serve()
+                    log.warning("the connection to the bus ended (%s), trying again", reason)
                 finally:
                     if self._session is not None:
                         await self._session.close()
@@ -148,9 +152,7 @@ class Session:
                 following.result()
             return await ending
         finally:
-            following.cancel()
-            ending.cancel()
-            await asyncio.wait((following, ending))
+            await end((following, ending))
 
     async def close(self) -> None:
         await self.calls.stop()

@@ -13,7 +13,9 @@ import socket
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
+from typing import IO
 
+from dockerd_py.dbus.tasks import end
 from dockerd_py.engine.model import STDERR, STDOUT, LogRecord
 from dockerd_py.errors import BadArchive, BadParameter
 
@@ -45,14 +47,14 @@ async def read_all(fd: int, gone: asyncio.Event) -> AsyncGenerator[bytes, None]:
         os.close(fd)
 
 
-async def write_log(fd: int, batches: AsyncIterator[list[LogRecord]], *, timestamps: bool) -> None:
-    """Write log records to the pipe ``fd`` as fast as its reader takes them, and close it.
+async def write_log(pipe: IO[bytes], batches: AsyncIterator[list[LogRecord]], *, timestamps: bool) -> None:
+    """Write log records to ``pipe``, an unbuffered one, as fast as its reader takes them, and close it.
 
     Ends early when the reader closes its end.
     """
     gate = _Gate()
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_write_pipe(lambda: gate, os.fdopen(fd, "wb", buffering=0))
+    transport, _ = await loop.connect_write_pipe(lambda: gate, pipe)
     pump = asyncio.create_task(_pump(batches, transport, gate, timestamps=timestamps))
     reader_left = asyncio.create_task(gate.closed.wait())
     try:
@@ -62,11 +64,9 @@ async def write_log(fd: int, batches: AsyncIterator[list[LogRecord]], *, timesta
             await reader_left
             pump.result()
     finally:
-        for task in (pump, reader_left):
-            task.cancel()
-        await asyncio.wait((pump, reader_left))
         if not gate.closed.is_set():
             transport.abort()
+        await end((pump, reader_left))
 
 
 async def _pump(
@@ -85,6 +85,8 @@ async def _pump(
                     pieces.append(_stamp(record.time))
                 begins_line[record.stream] = record.data.endswith(b"\n")
                 pieces.append(record.data)
+            if gate.closed.is_set():
+                return
             transport.write(b"".join(pieces))
             await gate.open.wait()
     finally:

@@ -46,6 +46,7 @@ from dockerd_py.errors import (
     TimedOut,
 )
 from dockerd_py.runtime.monitors import RequestFailed
+from dockerd_py.store.archive import outgoing
 from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
 
@@ -279,6 +280,23 @@ class Containers:
         async with aclosing(self._logs.read(record, options)) as batches:
             async for batch in batches:
                 yield batch
+
+    async def export(self, ref: str) -> AsyncGenerator[bytes, None]:
+        """Its root filesystem as one tar, whether it runs or not; to be closed.
+
+        Raises NoSuchContainer, Conflict when it is being removed,
+        and, while it is read, StoreError.
+        """
+        record = self.record(ref)
+        if record.removing or record.gone:
+            raise Conflict(f"container {record.name} is being removed")
+        self._events.publish("container", "export", record.id, record.attributes())
+        return self._export(record)
+
+    async def _export(self, record: Record) -> AsyncGenerator[bytes, None]:
+        async with self._store.layers.mounted_rw(record.id) as root, aclosing(outgoing.canonical(root)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def check_attach(self, ref: str, options: AttachOptions) -> Container:
         """What `attach` would refuse, before a connection is given away for it."""

@@ -100,10 +100,11 @@ class Engine:
         return engine
 
     async def close(self) -> None:
+        idle = not any(record.monitor for record in self.containers.records())
         self.events.close()
         await self.containers.close()
         await self._lifecycle.close()
-        await self._launcher.close()
+        await self._launcher.close(idle=idle)
         await self._units.close()
         await self._store.close()
 

@@ -45,24 +45,20 @@ class EventLog:
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         past = [event for event in self._history if event.time >= since] if since else []
         self._listeners.add(queue)
+        # not wait_for: before Python 3.12 it forgets a cancellation that comes in the same moment as an event
+        remaining = max(0.0, (until - time.time_ns()) / 1e9)
+        end = asyncio.get_running_loop().call_later(remaining, queue.put_nowait, None) if until else None
         try:
             for event in past:
                 if until and event.time > until:
                     return
                 yield event
-            while True:
-                remaining = (until - time.time_ns()) / 1e9 if until else None
-                if remaining is not None and remaining <= 0:
-                    return
-                try:
-                    upcoming = await asyncio.wait_for(queue.get(), remaining)
-                except asyncio.TimeoutError:
-                    return
-                if upcoming is None or (until and upcoming.time > until):
-                    return
+            while (upcoming := await queue.get()) is not None and not (until and upcoming.time > until):
                 yield upcoming
         finally:
             self._listeners.discard(queue)
+            if end is not None:
+                end.cancel()
 
     def close(self) -> None:
         """End every subscription."""

@@ -48,6 +48,7 @@ class ForkServerLauncher:
         self._server = ForkServer(self._path)
         self._units = units
         self._installed = installed
+        self._transient = ""
         self._lifeline: int | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -62,10 +63,10 @@ class ForkServerLauncher:
     async def ensure(self) -> None:
         """See to it that a fork server answers.  Raises RuntimeFailed."""
         server = self._server
-        if server.is_alive():
-            return
         if isinstance(self._units, SystemdUnits):
-            await self._start_service(self._units)
+            await self._find_service(self._units, start=not server.is_alive())
+        elif server.is_alive():
+            return
         else:
             await self._start_child()
         deadline = asyncio.get_running_loop().time() + START_SECONDS
@@ -74,26 +75,36 @@ class ForkServerLauncher:
                 raise RuntimeFailed(f"the fork server did not open its socket {self._path}")
             await asyncio.sleep(0.01)
 
-    async def close(self) -> None:
-        """Without systemd: the fork server ends, its monitors live on."""
+    async def close(self, *, idle: bool) -> None:
+        """Let go of the fork server.
+
+        The installed one stays.  A transient service ends when there is no monitor (``idle``), and stays active for
+        the sake of the others' logs.  A child of ours ends, its monitors live on.
+        """
+        if idle and self._transient and isinstance(self._units, SystemdUnits):
+            try:
+                await self._units.stop_unit(self._transient)
+            except PydockerdError as error:
+                log.warning("%s", error)
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
         if self._process is not None:
             await self._process.wait()
 
-    async def _start_service(self, units: SystemdUnits) -> None:
-        if self._installed:
-            load_state, _ = await units.unit_state(INSTALLED_UNIT)
-            if load_state == "loaded":
+    async def _find_service(self, units: SystemdUnits, *, start: bool) -> None:
+        if self._installed and (await units.unit_state(INSTALLED_UNIT))[0] == "loaded":
+            if start:
                 await units.start_unit(INSTALLED_UNIT)
-                return
-        name = f"pydockerd-monitor-{hashlib.sha256(self._path.encode()).hexdigest()[:12]}.service"
-        log.info("starting %s", name)
+            return
+        self._transient = f"pydockerd-monitor-{hashlib.sha256(self._path.encode()).hexdigest()[:12]}.service"
+        if not start:
+            return
+        log.info("starting %s", self._transient)
         try:
-            await units.start_service(name, self._argv(), SERVICE_PROPERTIES)
+            await units.start_service(self._transient, self._argv(), SERVICE_PROPERTIES)
         except PydockerdError as error:
-            raise RuntimeFailed(f"cannot start {name}: {error}") from error
+            raise RuntimeFailed(f"cannot start {self._transient}: {error}") from error
 
     async def _start_child(self) -> None:
         read_end, self._lifeline = os.pipe2(os.O_CLOEXEC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from dockerd_py.engine import download
 from dockerd_py.engine.events import EventLog
@@ -13,6 +13,7 @@ from dockerd_py.store.images import StoredImage
 from dockerd_py.store.store import Store
 
 Changes = list[ImageChange]
+LoadedImages = list[tuple[str, tuple[str, ...]]]
 Users = list[tuple[str, bool]]
 """Containers of an image: (id, whether it runs)."""
 
@@ -85,6 +86,34 @@ class Images:
         Raises BadParameter for what is no such URL, and, while it is read, when its content can't be had.
         """
         return download.download(download.check(url), progress)
+
+    async def save(self, refs: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """One archive of images with the names that ``refs`` ask for: a name, all of a repository, or an id's none.
+
+        Returned once it can begin; to be closed.  Raises NoSuchImage, AmbiguousId, BadParameter, and, while it is
+        read, StoreError.
+        """
+        chosen = [found for ref in refs for found in self._store.images.named(ref)]
+        for image in dict.fromkeys(image.id for image, _ in chosen):
+            self._publish("save", image)
+        return self._store.saver.save(chosen)
+
+    async def load(self, source: AsyncIterator[bytes], progress: ProgressSink | None = None) -> LoadedImages:
+        """The images of an archive, as `save` or others make it: (id, names that it gave), in its order.
+
+        Raises BadArchive and StoreError; nothing of it stays then.
+        """
+
+        def report(layer: str, done: int, total: int) -> None:
+            if progress is not None and layer:
+                progress(Progress("Loading layer", layer.removeprefix("sha256:")[:12], done, total))
+
+        loaded = await self._store.loader.load(source, report)
+        for each in loaded:
+            self._publish("load", each.image.id)
+            for _ in each.names:
+                self._publish("tag", each.image.id)
+        return [(each.image.id, each.names) for each in loaded]
 
     async def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> Changes:
         """Take a name away, or an image with all its names.  Raises NoSuchImage, Conflict."""

@@ -35,6 +35,7 @@ from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.monitor.supervisor import Config as MonitorConfig
 from dockerd_py.runtime import crun
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
+from dockerd_py.store.files import store_error
 from dockerd_py.store.store import Store
 from dockerd_py.units.base import Limits, ScopeSpec, Units
 
@@ -96,6 +97,8 @@ class Lifecycle:
                     failure = TimedOut(
                         f"container {record.name} did not start within {self._config.start_timeout} seconds"
                     )
+                elif isinstance(error, OSError):
+                    failure = store_error(f"container {record.name} cannot be started", error)
                 await asyncio.shield(self._undo_start(record, failure, before.status))
                 raise failure from error
             self._events.publish("container", "start", record.id, record.attributes())

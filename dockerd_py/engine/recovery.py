@@ -19,6 +19,7 @@ from dockerd_py.engine.model import Status
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.errors import PydockerdError
 from dockerd_py.monitor import spool
+from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.runtime import monitors
 from dockerd_py.runtime.monitors import Monitor
 from dockerd_py.store.containers import ContainerRow
@@ -51,12 +52,13 @@ class Recovery:
                 log.error("%s: %s", record.id, error)
             if record.host.auto_remove and not record.state.running and record.state.status is not Status.CREATED:
                 to_remove.append(record)
-        await self._sweep({row.id for row in rows})
+        await self._sweep(await self._store.containers.ids_of_all_drivers())
         for record in to_remove:
             await self._containers.remove(record.id)
 
     async def _recover(self, record: Record, phase: str) -> None:
         monitor = monitors.connect(self._paths.monitor_socket(record.id))
+        told: ExitRecord | None = None
         if monitor is not None:
             try:
                 if await self._adopt(record, monitor):
@@ -64,8 +66,11 @@ class Recovery:
             except (PydockerdError, asyncio.TimeoutError) as error:
                 log.warning("%s: its monitor does not answer: %s", record.id, error)
                 monitor.close()
-        # A monitor writes its record before it lets go of its socket: without the one, there is the other.
-        end = spool.read(str(self._paths.spool), record.id)
+            if monitor.exited.done():
+                told = monitor.exited.result()
+        # A monitor writes its record before it lets go of its socket: without the one, there is the other.  On a full
+        # disk it waits for somebody to tell.
+        end = spool.read(str(self._paths.spool), record.id) or told
         if end is not None and end.epoch != record.log_end.epoch:
             end = None  # of an earlier start
         if record.state.running or (end is not None and phase == "starting"):
@@ -118,7 +123,10 @@ class Recovery:
         return state
 
     async def _sweep(self, known: set[str]) -> None:
-        """Take away what belongs to no container: run directories, scopes, exit records."""
+        """Take away what belongs to no container: run directories, scopes, exit records.
+
+        Containers of another storage driver are hidden, and may even run: what is theirs stays for their return.
+        """
         for entry in self._paths.run.iterdir():
             if entry.name in known:
                 continue

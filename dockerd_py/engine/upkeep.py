@@ -83,7 +83,7 @@ class Upkeep:
 
     def layers_size(self) -> int:
         """Bytes of all read-only layers, each counted once."""
-        return sum(layer.size for layer in self._store.layers.list())
+        return sum(layer.size for layer in self._store.layers.ready())
 
     async def prune_containers(self, passes: Callable[[Container], bool]) -> Pruned:
         """Remove the containers that do not run and pass."""

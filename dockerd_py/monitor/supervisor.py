@@ -41,7 +41,7 @@ from dockerd_py.monitor import PROTOCOL_VERSION, spool, wire
 from dockerd_py.monitor.clients import Attached, Client, Follower, read_memfd
 from dockerd_py.monitor.control import Control, Refused, Reply
 from dockerd_py.monitor.lines import LineSplitter, Piece
-from dockerd_py.monitor.logwriters import JournalWriter, make
+from dockerd_py.monitor.logwriters import RETRY_SECONDS, JournalWriter, make
 from dockerd_py.monitor.loop import Loop
 from dockerd_py.monitor.ociruntime import OciRuntime
 from dockerd_py.monitor.streams import Streams, Terminal
@@ -84,6 +84,7 @@ class Supervisor:
         self.started_at = 0
         self.died_at = 0.0  # on the monotonic clock
         self.exit: spool.ExitRecord | None = None
+        self.record_retry_at: float | None = None  # the disk is full, and nobody is there to be told
         self.done = False
         self.attached: list[Attached] = []
         self.followers: list[Follower] = []
@@ -141,10 +142,12 @@ class Supervisor:
     def _timeout(self) -> float:
         """Seconds until something is due though no descriptor tells so; -1: never."""
         due = [self.log.retry_at() if self.log_waits else None, *(client.stalled_at for client in self.attached)]
-        if self.died_at:
+        now = time.monotonic()
+        if self.died_at and now < self.died_at + DRAIN_SECONDS:
             due.append(self.died_at + DRAIN_SECONDS)
+        due.append(self.record_retry_at)
         times = [at for at in due if at is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else -1
+        return max(0.0, min(times) - now) if times else -1
 
     def _settle(self) -> None:
         """After each round: write what is due, let go of who is gone, decide who is read from."""
@@ -296,6 +299,7 @@ class Supervisor:
             case "start":
                 self._expect("created")
                 self.phase = "starting"
+                self.started_at = time.time_ns()  # before anything that the container may do
                 self.waiting[self.runtime.start()] = lambda status: self._started(status, later)
                 return None
             case "abort":
@@ -388,7 +392,6 @@ class Supervisor:
         if status != 0:
             self._fail(status, reply)
             return
-        self.started_at = time.time_ns()
         self.phase = "running"
         reply({"started_at": self.started_at})
 
@@ -418,14 +421,27 @@ class Supervisor:
         if self.waiting or not self._drained(now):
             return
         assert self.exit is not None
-        self.phase = "exited"
         self.exit = self.exit._replace(ordinal=self.ordinal)
-        spool.write(self.config.spool, self.exit)
+        if not self._write_down(self.exit, now):
+            return
+        self.phase = "exited"
         for follower in self.followers:
             follower.end()
         self.control.broadcast({"event": "exit", **self.exit._asdict()})
         self.runtime.delete()
         self.done = True
+
+    def _write_down(self, record: spool.ExitRecord, now: float) -> bool:
+        """Whether the end is on the disk, or will be by the daemon: its database keeps room for a full disk."""
+        try:
+            spool.write(self.config.spool, record)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            spool.forget(self.config.spool, record.id)
+            self.record_retry_at = now + RETRY_SECONDS
+            return self.control.connected
+        return True
 
     def _drained(self, now: float) -> bool:
         """Read what is left of the output; whether all of it is in the log."""

@@ -71,9 +71,13 @@ class Monitor:
         self._unsent.append(({"op": op, "seq": sequence, **fields}, fds))
         self._flush()
         try:
-            reply = await asyncio.wait_for(future, timeout)
+            # not wait_for: before Python 3.12 it forgets a cancellation that comes in the same moment as the reply
+            done, _ = await asyncio.wait((future,), timeout=timeout)
         finally:
             self._replies.pop(sequence, None)
+        if not done:
+            raise asyncio.TimeoutError
+        reply = future.result()
         if "error" in reply:
             raise RequestFailed(str(reply["error"]), str(reply.get("log", "")))
         return reply

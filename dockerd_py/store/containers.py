@@ -39,6 +39,11 @@ class ContainerTable:
         """Every row, the oldest first."""
         return await self._db.run(self.all_in)
 
+    async def ids_of_all_drivers(self) -> set[str]:
+        """The containers of every driver: those of others are hidden, and what is theirs must not be touched."""
+        rows = await self._db.run(lambda connection: connection.execute("SELECT id FROM containers").fetchall())
+        return {row["id"] for row in rows}
+
     async def update_state(self, container_id: str, state: str) -> None:
         """Raises NoSuchContainer."""
         await self._db.run(lambda connection: self.update_state_in(connection, container_id, state))

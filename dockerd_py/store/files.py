@@ -54,6 +54,11 @@ def store_errors(doing: str) -> Iterator[None]:
         raise store_error(doing, error) from error
 
 
+def is_full(error: StoreError) -> bool:
+    """Whether it was for lack of space."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+
+
 def store_error(doing: str, error: OSError) -> StoreError:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in _FULL:

@@ -49,7 +49,7 @@ def build(
     """An image of one step's making.  Raises BadParameter for text that is not Unicode."""
     step: dict[str, Any] = {"created": format_time(created), "comment": comment}
     image: dict[str, Any] = {
-        **_platform(machine or platform.machine()),
+        **_platform(machine),
         "config": config,
         "created": format_time(created),
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
@@ -85,7 +85,7 @@ def derive(
         step["empty_layer"] = True
     kept = {key: parent[key] for key in ("architecture", "os", "variant", "os.version", "os.features") if key in parent}
     image: dict[str, Any] = {
-        **(kept if "architecture" in kept else _platform(platform.machine())),
+        **(kept if "architecture" in kept else _platform("")),
         "config": dict(config),
         "created": format_time(created),
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
@@ -99,6 +99,12 @@ def derive(
         "docker_version": version,
     }
     return encode({**image, **{key: value for key, value in more.items() if value}})
+
+
+def architecture(machine: str = "") -> tuple[str, str]:
+    """(architecture, variant) as Go names them, of uname(2)'s ``machine``; "": this one."""
+    machine = machine or platform.machine()
+    return _ARCHITECTURES.get(machine, (machine, ""))
 
 
 def encode(image: dict[str, Any]) -> bytes:
@@ -153,8 +159,8 @@ def apply_changes(changes: Sequence[str], before: Mapping[str, Any] | None = Non
 
 
 def _platform(machine: str) -> dict[str, str]:
-    architecture, variant = _ARCHITECTURES.get(machine, (machine, ""))
-    return {"architecture": architecture, "os": "linux", **({"variant": variant} if variant else {})}
+    processor, variant = architecture(machine)
+    return {"architecture": processor, "os": "linux", **({"variant": variant} if variant else {})}
 
 
 def _cmd(config: dict[str, Any], rest: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -20,8 +21,10 @@ from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, NoSuchImage
 from dockerd_py.store import image_config, reference
 from dockerd_py.store.archive.layertar import EMPTY_DIFF_ID
 from dockerd_py.store.db import Database
-from dockerd_py.store.layers import Layer, LayerStore
+from dockerd_py.store.layers import Layer, LayerStore, check_ready
 from dockerd_py.store.tasks import uninterrupted
+
+_LATEST = 2**63 - 1
 
 Users = Callable[[str], Sequence[tuple[str, bool]]]
 """From an image's id to the containers made from it: (id, whether it runs)."""
@@ -59,6 +62,15 @@ class ImageChange:
 
     untagged: str = ""
     deleted: str = ""
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """An image whose layers are in the store."""
+
+    raw: bytes  # its configuration
+    chain_id: str | None
+    names: tuple[tuple[str, str], ...]  # (repository, tag), checked
 
 
 class ImageStore:
@@ -178,6 +190,41 @@ class ImageStore:
             new = None if layer.diff_id == EMPTY_DIFF_ID else layer
             return await uninterrupted(self._adopt(new, record, name))
 
+    async def add(self, images: Sequence[NewImage]) -> builtins.list[StoredImage]:
+        """Record images, all or none, and point their names at them.  One that is there already gets the names.
+
+        The layers have to be held.  Raises Conflict, StoreError.
+        """
+        return await uninterrupted(self._add(images))
+
+    async def configuration(self, image_id: str) -> bytes:
+        """An image's configuration: the bytes whose sha256 is its id.  Raises NoSuchImage."""
+
+        def read(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute(
+                "SELECT config FROM images WHERE driver = ? AND id = ?", (self._driver, image_id),
+            ).fetchone()
+            return bytes(row["config"]) if row else None
+
+        raw = await self._db.run(read)
+        if raw is None:
+            raise NoSuchImage(image_id)
+        return raw
+
+    def named(self, ref: str) -> builtins.list[tuple[StoredImage, tuple[str, ...]]]:
+        """The images that ``ref`` names, each with its names in it: for a bare repository all that it holds.
+
+        No names where ``ref`` is an id.  Raises as ``get``.
+        """
+        image, name = self._resolve_repository(ref)
+        if image is None:
+            found: dict[str, list[str]] = {}
+            for (repo, tag), image_id in sorted(self._tags.items()):
+                if repo == name:
+                    found.setdefault(image_id, []).append(f"{repo}:{tag}")
+            return [(self._images[image_id], tuple(names)) for image_id, names in found.items()]
+        return [(image, (name,) if name else ())]
+
     async def tag(self, ref: str, repo: str, tag: str = "", *, force: bool = True) -> StoredImage:
         """Give the image another name.  Raises NoSuchImage, BadParameter; Conflict when the name belongs to another
         image and ``force`` is not set (the first year's rule; today's API always sets it).
@@ -240,6 +287,46 @@ class ImageStore:
             raise wrong
         assert parsed is not None
         raise NoSuchImage(str(parsed) if parsed.tag or parsed.digest else f"{parsed}:{reference.DEFAULT_TAG}")
+
+    def _resolve_repository(self, ref: str) -> tuple[StoredImage | None, str]:
+        """(None, repository) for a bare name of one that has images, else an image and its name, "" for none."""
+        with contextlib.suppress(BadParameter):
+            parsed = reference.parse(ref)
+            if not (parsed.tag or parsed.digest) and any(repo == parsed.repository for repo, _ in self._tags):
+                return None, parsed.repository
+        image, name = self._resolve(ref)
+        return image, ":".join(name) if name else ""
+
+    async def _add(self, new: Sequence[NewImage]) -> builtins.list[StoredImage]:
+        def record(connection: sqlite3.Connection) -> builtins.list[StoredImage]:
+            images = []
+            for each in new:
+                if each.chain_id is not None:
+                    check_ready(connection, self._driver, each.chain_id)
+                raw = json.loads(each.raw)
+                image = StoredImage(
+                    id=hashlib.sha256(each.raw).hexdigest(),
+                    parent_id="",
+                    created=min(max(image_config.parse_time(raw.get("created") or ""), 0), _LATEST),
+                    size=sum(layer.size for layer in self._layers.chain(each.chain_id)),
+                    tags=(),
+                    chain_id=each.chain_id,
+                    raw=raw,
+                    driver=self._driver,
+                )
+                self._insert(connection, image, each.raw)
+                for name in each.names:
+                    self._point(connection, name, image.id)
+                images.append(image)
+            return images
+
+        async with self._changing:
+            images = await self._db.run(record)
+            for image, each in zip(images, new, strict=True):
+                self._images.setdefault(image.id, image)
+                for name in each.names:
+                    self._retag(name, image.id)
+            return [self._images[image.id] for image in images]
 
     async def _adopt(
         self,

@@ -10,20 +10,21 @@ Functions that take a connection belong inside ``Database.run``; so a container'
 from __future__ import annotations
 
 import asyncio
-import builtins
 import hashlib
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from dockerd_py.errors import BadParameter, Conflict, PydockerdError, StoreError
+from dockerd_py.errors import BadParameter, Conflict, NotSupported, PydockerdError, StoreError
 from dockerd_py.store import mounts
+from dockerd_py.store.archive import outgoing, skeleton
 from dockerd_py.store.archive.client import unpack
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, Whiteouts, new_cache_id
@@ -66,6 +67,23 @@ class RwView:
     """Whether ``upper`` holds only what was changed; else it is the whole tree, and ``lowers`` the one below."""
 
 
+class Holds:
+    """Made by ``LayerStore.holding``."""
+
+    def __init__(self, driver: str) -> None:
+        self._driver = driver
+        self.cache_ids: list[str] = []
+
+    def take(self, connection: sqlite3.Connection, chain: str) -> None:
+        """Hold a chain that is ready; inside ``Database.run``.  Raises Conflict if it is being removed."""
+        check_ready(connection, self._driver, chain)
+        self.cache_ids.append(new_cache_id())
+        connection.execute(
+            "INSERT INTO layers (cache_id, driver, parent_chain, state) VALUES (?, ?, ?, 'intended')",
+            (self.cache_ids[-1], self._driver, chain),
+        )
+
+
 class LayerStore:
     """All layers of one driver.  ``load`` has to run before anything else."""
 
@@ -75,8 +93,8 @@ class LayerStore:
         self._layers: dict[str, Layer] = {}  # by chain id
         self._rw: dict[str, RwLayer] = {}  # by container id
         self._unadopted: set[str] = set()
-        self._holds: dict[str, int] = {}  # by container id
-        self._held_alone: set[str] = set()  # mounted for those who hold it, and for nobody else
+        self._holds: Counter[str] = Counter()  # containers whose root somebody reads just now
+        self._borrowed: set[str] = set()  # those of them that are mounted for the readers alone
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
@@ -108,7 +126,10 @@ class LayerStore:
         try:
             await self._db.run(lambda connection: self._intend(connection, cache_id, parent))
             await self._driver.create(cache_id, parents)
-            result = await unpack(source, self._driver.target(cache_id), self._driver.whiteouts, progress)
+            result = await unpack(
+                source, self._driver.target(cache_id), self._driver.whiteouts, progress,
+                keep=self._driver.directory(cache_id),
+            )  # fmt: skip
             with store_errors("cannot write the layer to the disk"):
                 await asyncio.to_thread(mounts.sync_filesystem, self._driver.home)
             yield Layer(cache_id, chain_id(parent, result.diff_id), result.diff_id, parent, result.size)
@@ -124,12 +145,29 @@ class LayerStore:
         """
         return await uninterrupted(self._adopt(layer, also))
 
+    @asynccontextmanager
+    async def holding(self) -> AsyncIterator[Holds]:
+        """A way to keep layers from being taken away that nothing stands on yet, for the length of the block.
+
+        A hold is an intended layer on them that is never made: after a crash, recovery lets go of what it held.
+        """
+        holds = Holds(self._driver.name)
+        try:
+            yield holds
+        finally:
+            if holds.cache_ids:
+                await uninterrupted(self._discard(holds.cache_ids))
+
+    async def hold(self, holds: Holds, chain: str) -> None:
+        """Raises Conflict if the layers are being removed."""
+        await self._db.run(lambda connection: holds.take(connection, chain))
+
     def get(self, chain: str) -> Layer | None:
         return self._layers.get(chain)
 
-    def chain(self, chain: str | None) -> builtins.list[Layer]:
+    def chain(self, chain: str | None) -> list[Layer]:
         """The layers of a chain, the topmost first.  Raises StoreError if one is missing."""
-        layers: builtins.list[Layer] = []
+        layers: list[Layer] = []
         while chain is not None:
             layer = self._layers.get(chain)
             if layer is None:
@@ -138,9 +176,13 @@ class LayerStore:
             chain = layer.parent_chain
         return layers
 
-    def list(self) -> builtins.list[Layer]:
+    async def root_size(self, chain: str | None) -> int:
+        """Bytes of all files that the layers of ``chain`` bring."""
+        return sum(layer.size for layer in self.chain(chain))
+
+    def ready(self) -> tuple[Layer, ...]:
         """All read-only layers that are ready."""
-        return builtins.list(self._layers.values())
+        return tuple(self._layers.values())
 
     def check_depth(self, parent: str | None) -> None:
         """Raises BadParameter when there can't be one more layer on the chain ``parent``."""
@@ -151,13 +193,23 @@ class LayerStore:
                 "to begin again with one"
             )
 
-    async def root_size(self, chain: str | None) -> int:
-        """Bytes of all files that the layers of ``chain`` bring."""
-        return sum(layer.size for layer in self.chain(chain))
+    async def tar_size(self, layer: Layer) -> int:
+        """Bytes of the tar that the layer came in as.  Raises StoreError."""
+        with store_errors(f"cannot write out layer {layer.diff_id}: what was kept of its archive cannot be read"):
+            return await asyncio.to_thread(skeleton.archive_size, self._driver.directory(layer.cache_id))
 
-    def release(self, connection: sqlite3.Connection, chain: str | None) -> builtins.list[str]:
+    def tar(self, layer: Layer) -> AsyncGenerator[bytes, None]:
+        """The tar that the layer came in as, byte for byte; to be closed.
+
+        Raises StoreError, perhaps only at the end, when the layer's files are not what they were.
+        """
+        return outgoing.pack(
+            self._driver.target(layer.cache_id), self._driver.directory(layer.cache_id), layer.diff_id,
+        )  # fmt: skip
+
+    def release(self, connection: sqlite3.Connection, chain: str | None) -> list[str]:
         """Mark the layers of ``chain`` that nothing needs any more; ``drop`` what comes back after the commit."""
-        freed: builtins.list[str] = []
+        freed: list[str] = []
         name = self._driver.name
         while chain is not None:
             needed = connection.execute(
@@ -194,11 +246,7 @@ class LayerStore:
         """
         name = self._driver.name
         if chain is not None:
-            ready = connection.execute(
-                "SELECT 1 FROM layers WHERE driver = ? AND chain_id = ? AND state = 'ready'", (name, chain),
-            ).fetchone()
-            if not ready:
-                raise Conflict("conflict: the image is being removed")
+            check_ready(connection, name, chain)
         rw = RwLayer(container_id, new_cache_id(), chain)
         connection.execute(
             "INSERT INTO rw_layers (container_id, driver, cache_id, parent_chain, state)"
@@ -228,7 +276,7 @@ class LayerStore:
                 await self._driver.remove(rw.cache_id)
                 del self._rw[container_id]
 
-    def forget_rw(self, connection: sqlite3.Connection, container_id: str) -> builtins.list[str]:
+    def forget_rw(self, connection: sqlite3.Connection, container_id: str) -> list[str]:
         """Delete the layer's row.  Returns what to ``drop``: layers that were here for this container alone."""
         rows = connection.execute(
             "DELETE FROM rw_layers WHERE container_id = ? RETURNING parent_chain", (container_id,),
@@ -248,20 +296,24 @@ class LayerStore:
         await uninterrupted(self._unmount_rw(container_id))
 
     @asynccontextmanager
-    async def held_rw(self, container_id: str) -> AsyncIterator[Path]:
-        """The container's root filesystem, mounted for the length of the block at least.
+    async def mounted_rw(self, container_id: str) -> AsyncIterator[Path]:
+        """The container's root filesystem, mounted for the length of the block whether the container runs or not.
 
-        It is unmounted at the end, unless it was mounted before or somebody else needs it by then.
-        Raises StoreError.
+        Raises StoreError.  Where the container is removed meanwhile, its files go under the reader's eyes.
         """
         root = await uninterrupted(self._hold_rw(container_id))
         try:
             yield root
         finally:
-            await uninterrupted(self._release_rw(container_id))
+            await uninterrupted(self._let_go_rw(container_id))
 
     def view_rw(self, container_id: str) -> RwView:
-        """Where the container's changes, and what they are changes of, lie on the disk."""
+        """Where the container's changes, and what they are changes of, lie on the disk.
+
+        Raises NotSupported for a driver whose marks for what is gone are not known here.
+        """
+        if self._driver.whiteouts is Whiteouts.AUFS:
+            raise NotSupported("diff and commit are not supported with the storage driver aufs by this version")
         rw = self._need_rw(container_id)
         home = self._driver.home
         is_layer = self._driver.whiteouts is Whiteouts.OVERLAY
@@ -293,7 +345,7 @@ class LayerStore:
 
     # Below
 
-    def _read(self, connection: sqlite3.Connection) -> tuple[builtins.list[Layer], builtins.list[RwLayer]]:
+    def _read(self, connection: sqlite3.Connection) -> tuple[list[Layer], list[RwLayer]]:
         layers = connection.execute(
             "SELECT cache_id, chain_id, diff_id, parent_chain, size FROM layers WHERE driver = ? AND state = 'ready'",
             (self._driver.name,),
@@ -332,11 +384,11 @@ class LayerStore:
             self._unadopted.discard(mine.cache_id)
         return value
 
-    async def _discard(self, cache_ids: builtins.list[str]) -> None:
+    async def _discard(self, cache_ids: list[str]) -> None:
         """Bytes first, then rows.  What fails stays recorded for ``recover``."""
 
-        def forget(connection: sqlite3.Connection) -> builtins.list[str]:
-            freed: builtins.list[str] = []
+        def forget(connection: sqlite3.Connection) -> list[str]:
+            freed: list[str] = []
             for cache_id in cache_ids:
                 rows = connection.execute(
                     "DELETE FROM layers WHERE cache_id = ? AND state <> 'ready' RETURNING parent_chain", (cache_id,),
@@ -368,36 +420,37 @@ class LayerStore:
     async def _mount_rw(self, container_id: str) -> Path:
         async with self._lock(container_id):
             rw = self._need_rw(container_id)
-            root = await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
-            self._held_alone.discard(container_id)
-            return root
+            self._borrowed.discard(container_id)
+            return await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
 
     async def _unmount_rw(self, container_id: str) -> None:
         async with self._lock(container_id):
-            if self._holds.get(container_id):
-                self._held_alone.add(container_id)
+            rw = self._need_rw(container_id)
+            if self._holds[container_id]:
+                self._borrowed.add(container_id)
             else:
-                await self._driver.unmount(self._need_rw(container_id).cache_id)
+                await self._driver.unmount(rw.cache_id)
 
     async def _hold_rw(self, container_id: str) -> Path:
         async with self._lock(container_id):
             rw = self._need_rw(container_id)
             if not self._driver.is_mounted(rw.cache_id):
-                await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
-                self._held_alone.add(container_id)
-            self._holds[container_id] = self._holds.get(container_id, 0) + 1
-            return self._driver.root(rw.cache_id)
+                self._borrowed.add(container_id)
+            root = await self._driver.mount(rw.cache_id, self._cache_ids(rw.parent_chain))
+            self._holds[container_id] += 1
+            return root
 
-    async def _release_rw(self, container_id: str) -> None:
+    async def _let_go_rw(self, container_id: str) -> None:
         async with self._lock(container_id):
             self._holds[container_id] -= 1
             if self._holds[container_id]:
                 return
             del self._holds[container_id]
-            rw = self._rw.get(container_id)
-            if container_id in self._held_alone and rw is not None:
-                await self._driver.unmount(rw.cache_id)
-            self._held_alone.discard(container_id)
+            if container_id in self._borrowed:
+                self._borrowed.discard(container_id)
+                rw = self._rw.get(container_id)
+                if rw is not None:
+                    await self._driver.unmount(rw.cache_id)
 
     async def _remove_rw(self, container_id: str) -> None:
         await self._db.run(lambda connection: self.doom_rw(connection, container_id))
@@ -415,6 +468,15 @@ class LayerStore:
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
+
+
+def check_ready(connection: sqlite3.Connection, driver: str, chain: str) -> None:
+    """Raises Conflict."""
+    ready = connection.execute(
+        "SELECT 1 FROM layers WHERE driver = ? AND chain_id = ? AND state = 'ready'", (driver, chain),
+    ).fetchone()
+    if not ready:
+        raise Conflict("conflict: the image is being removed")
 
 
 def chain_id(parent: str | None, diff_id: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
+MS_REMOUNT = 32
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 

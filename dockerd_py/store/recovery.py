@@ -17,10 +17,11 @@ from pathlib import Path
 from dockerd_py.store import mounts
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver
-from dockerd_py.store.drivers.choose import PROBE_PREFIX
+from dockerd_py.store.drivers.choose import PROBE_PREFIX, remove_probe
 from dockerd_py.store.files import store_errors
 from dockerd_py.store.layers import LayerStore
-from dockerd_py.store.trash import unmount_below
+
+TEMPORARY = "tmp"
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ async def recover(db: Database, driver: Driver, layers: LayerStore, root: Path) 
         for cache_id in sorted(directories):
             await driver.remove(cache_id)
         await asyncio.to_thread(_remove_probes, root)
+        await asyncio.to_thread(shutil.rmtree, root / TEMPORARY, ignore_errors=True)
     await layers.drop(await db.run(lambda connection: _forget(connection, driver.name, layers)))
     driver.trash.empty_soon()
     done = Recovered(plan.containers, len(plan.doomed), len(directories), unmounted)
@@ -115,5 +117,4 @@ def _unmount_strangers(driver: Driver, known: set[str]) -> int:
 def _remove_probes(root: Path) -> None:
     """A start that was killed while it tried a driver leaves the directory in which it did."""
     for probe in root.glob(PROBE_PREFIX + "*"):
-        unmount_below(probe)
-        shutil.rmtree(probe)
+        remove_probe(probe)

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sqlite3
 from pathlib import Path
 
-from dockerd_py.errors import ConfigError
 from dockerd_py.store.containers import READY, REMOVING, ContainerRow, ContainerTable
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver
 from dockerd_py.store.drivers.choose import choose_driver
-from dockerd_py.store.files import make_directory, store_errors
+from dockerd_py.store.files import store_errors
 from dockerd_py.store.images import ImageStore
 from dockerd_py.store.layers import LayerStore, RwLayer
-from dockerd_py.store.recovery import Recovered, recover
+from dockerd_py.store.load import Loader
+from dockerd_py.store.lock import take_root
+from dockerd_py.store.recovery import TEMPORARY, Recovered, recover
+from dockerd_py.store.save import Saver
 from dockerd_py.store.tasks import uninterrupted
 
-LOCK_NAME = "pydockerd.lock"
 DATABASE_NAME = "pydockerd.db"
-_ROOT_MODE = 0o710
 
 
 class Store:
@@ -38,6 +37,8 @@ class Store:
         self.driver = driver
         self.layers = LayerStore(db, driver)
         self.images = ImageStore(db, self.layers, driver.name)
+        self.loader = Loader(self.layers, self.images, root / TEMPORARY)
+        self.saver = Saver(self.layers, self.images)
         self.containers = ContainerTable(db, driver.name)
         self._lock_fd = lock_fd
 
@@ -50,7 +51,7 @@ class Store:
         Raises ConfigError (in use by another daemon, driver unknown or unusable) and StoreError.
         """
         async with contextlib.AsyncExitStack() as undo:
-            root, lock_fd = await asyncio.to_thread(_take_root, root)
+            root, lock_fd = await asyncio.to_thread(take_root, root)
             undo.callback(os.close, lock_fd)
             db = await Database.open(root / DATABASE_NAME)
             undo.push_async_callback(db.close)
@@ -134,30 +135,6 @@ class Store:
         if await self.db.run(doom):
             await self.layers.destroy_rw(container_id)
             await self.layers.drop(await self.db.run(forget))
-
-
-def _take_root(root: Path) -> tuple[Path, int]:
-    """Make the root directory and lock it; the kernel lets go of the lock when the process ends, however it does.
-
-    Returns the absolute path (the process changes its directory later) and the descriptor that holds the lock.
-    """
-    root = root.absolute()
-    lock = root / LOCK_NAME
-    with store_errors(f"cannot use {root} as the root directory"):
-        make_directory(root, _ROOT_MODE)
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.read(fd, 32).decode(errors="replace").strip()
-        os.close(fd)
-        who = f"pydockerd with process id {owner}" if owner else "pydockerd"
-        raise ConfigError(
-            f"{root} is in use by another {who}, which holds {lock}: stop it, or choose another root by -g",
-        ) from error
-    os.ftruncate(fd, 0)
-    os.write(fd, b"%d\n" % os.getpid())
-    return root, fd
 
 
 def _remembered_driver(connection: sqlite3.Connection) -> str:

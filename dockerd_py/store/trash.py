@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.errors import PydockerdError
-from dockerd_py.store import mounts
+from dockerd_py.store import mounts, subvolumes
 from dockerd_py.store.files import make_directory, store_errors
 
 log = logging.getLogger(__name__)
@@ -69,13 +69,16 @@ class Trash:
             if not names:
                 return
             # A helper of a daemon that was killed may still be writing there for a moment: hence the attempts.
+            complaints = b""
             for start in range(0, len(names), _AT_ONCE):
                 paths = [os.path.join(self.directory, name) for name in names[start : start + _AT_ONCE]]
                 done = await subprocesses.run(
                     ["rm", "-rf", "--one-file-system", "--", *paths], check=False, timeout=None,
                 )
-            if done.returncode != 0:
-                log.warning("emptying %s: %s", self.directory, done.stderr.decode(errors="replace").strip())
+                complaints += done.stderr
+            # rm takes a subvolume of btrfs for another file system; these are all that is left then.
+            if complaints and await asyncio.to_thread(_destroy_subvolumes, self.directory) == 0:
+                log.warning("emptying %s: %s", self.directory, complaints.decode(errors="replace").strip())
                 await asyncio.sleep(_GATHER_SECONDS)
 
     async def close(self) -> None:
@@ -94,6 +97,11 @@ class Trash:
                 await self.emptied()
             except (OSError, PydockerdError) as error:
                 log.error("emptying %s: %s", self.directory, error)
+
+
+def _destroy_subvolumes(directory: Path) -> int:
+    with store_errors(f"cannot empty {directory}"):
+        return subvolumes.destroy_below(directory)
 
 
 def unmount_below(directory: Path) -> None:

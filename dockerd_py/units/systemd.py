@@ -196,6 +196,12 @@ class SystemdUnits:
         if result != "done":
             raise PydockerdError(f"systemd could not start {name}: its job ended as {result}; see systemctl status")
 
+    async def stop_unit(self, name: str) -> None:
+        """Stop a unit, and return once its stop job is done."""
+        result = await self._repeat(lambda: self._link.job("StopUnit", name, "replace", timeout=JOB_WITHIN))
+        if result != "done":
+            raise PydockerdError(f"systemd could not stop {name}: its job ended as {result}; see systemctl status")
+
     async def unit_state(self, name: str) -> tuple[str, str]:
         """(LoadState, ActiveState), as ("loaded", "active"); ("not-found", "inactive") for an unknown unit."""
         load = await self._repeat(lambda: self._link.get(name, "Unit", "LoadState", "s"))

@@ -76,7 +76,15 @@ def docker_clients() -> list[Cli]:
     """The distribution's docker first."""
     others = sorted(CLIENTS.iterdir()) if CLIENTS.is_dir() else []
     found = [("docker", Path("/usr/bin/docker")), *((path.name, path) for path in others)]
-    return [Cli(name, (os.fspath(path), "-H", f"unix://{SOCKET}")) for name, path in found]
+    return [Cli(name, (*_speaking_our_api(path), "-H", f"unix://{SOCKET}")) for name, path in found]
+
+
+def _speaking_our_api(client: Path) -> tuple[str, ...]:
+    """From 29 on, docker asks for API 1.44 or newer unless it is told otherwise."""
+    version = run(client, "--version").stdout.split()[2]
+    if int(version.split(".", maxsplit=1)[0]) < 29:
+        return (os.fspath(client),)
+    return ("env", "DOCKER_API_VERSION=1.43", os.fspath(client))
 
 
 @dataclass(frozen=True)

@@ -286,9 +286,7 @@ async def _drain(log: Log) -> None:
         await asyncio.sleep(0)
 
 
-def test_a_hundred_thousand_lines_are_complete_and_quickly_read(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_hundred_thousand_lines_are_complete_and_in_order(tmp_path: Path) -> None:
     container, epoch, count = secrets.token_hex(32), secrets.token_hex(16), 100_000
     program = tmp_path / "flood.py"  # not as an argument: journald keeps the command line with every record
     program.write_text(FLOOD)
@@ -306,23 +304,14 @@ def test_a_hundred_thousand_lines_are_complete_and_quickly_read(
         await units.start_service(f"pydockerd-test-{secrets.token_hex(4)}.service", argv, properties)
         await units.close()
 
-    begin = time.perf_counter()
     asyncio.run(flood())
-    wrote = time.perf_counter() - begin
     reader = JournalReader()
     assert reader.wait_for(container, epoch, count, 30)
-    start = time.perf_counter()
     number = 0
     for batch in reader.read(container):
         for record in batch:
             number += 1
             if record.ordinal != number:
                 pytest.fail(f"record {record.ordinal} came where {number} was due")
-    took = time.perf_counter() - start
     assert number == count
-    begun = time.perf_counter()
     assert len([r for batch in reader.read(container, tail=10) for r in batch]) == 10
-    tail = time.perf_counter() - begun
-    with capsys.disabled():
-        print(f" [written in {wrote:.1f} s, read {count / took:,.0f}/s, tail of 10 {tail * 1e3:.1f} ms]", end="")
-    assert count / took > 10_000

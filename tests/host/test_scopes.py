@@ -7,7 +7,6 @@ import contextlib
 import os
 import secrets
 import signal
-import statistics
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -198,7 +197,11 @@ def test_a_process_that_takes_more_memory_than_allowed_is_killed_and_counted(hel
                 break
             await asyncio.sleep(0.02)
         assert "oom_kill 1\n" in counter.read_text()
-        # OOMPolicy=continue: what did not take the memory lives on.
+        # OOMPolicy=continue: what did not take the memory lives on.  (The kernel counts before the process is gone.)
+        for _ in range(250):
+            if await units.processes(name) == [pid]:
+                break
+            await asyncio.sleep(0.02)
         assert await units.processes(name) == [pid]
 
     run(scenario)
@@ -359,84 +362,25 @@ def test_a_property_that_systemd_refuses_is_dropped_once_with_a_log_line(
     ]
 
 
-def test_twenty_scopes_start_at_once(held: Held, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twenty_scopes_start_at_once(held: Held) -> None:
     async def scenario(units: SystemdUnits) -> None:
-        for _round in range(3):
-            started = [(scope_name(), held.start()[0]) for _ in range(20)]
-            begin = time.perf_counter()
-            await asyncio.gather(*(units.start_scope(ScopeSpec(name), pid) for name, pid in started))
-            took = time.perf_counter() - begin
-            for name, pid in started:
-                assert await units.processes(name) == [pid]
-            with capsys.disabled():
-                print(f" [20 at once: {took * 1000:.0f} ms]", end="")
-            assert took < 2
+        started = [(scope_name(), held.start()[0]) for _ in range(20)]
+        await asyncio.gather(*(units.start_scope(ScopeSpec(name), pid) for name, pid in started))
+        for name, pid in started:
+            assert await units.processes(name) == [pid]
 
     run(scenario)
 
 
-def test_a_scope_starts_within_milliseconds(held: Held, capsys: pytest.CaptureFixture[str]) -> None:
-    async def scenario(units: SystemdUnits) -> None:
-        times = []
-        for _ in range(60):
-            pid, _go = held.start()
-            begin = time.perf_counter()
-            await units.start_scope(ScopeSpec(scope_name(), limits=Limits(memory=64 * MIB)), pid)
-            times.append(time.perf_counter() - begin)
-            held.end(pid)
-        times.sort()
-        with capsys.disabled():
-            print(f" [start_scope: median {statistics.median(times) * 1e3:.2f} ms, p90 {times[53] * 1e3:.2f}]", end="")
-        assert statistics.median(times) < 0.25  # of the order of a start through a program, at least
-
-    run(scenario)
-
-
-def test_an_expected_start_is_quick_after_an_idle_while(held: Held, capsys: pytest.CaptureFixture[str]) -> None:
+def test_to_expect_a_start_moves_nobody(held: Held) -> None:
     async def scenario(units: SystemdUnits) -> None:
         before = Path("/proc/self/cgroup").read_text()  # noqa: ASYNC240
-        medians = []
-        for expected in (False, True):
-            times = []
-            for _ in range(15):
-                await asyncio.sleep(0.08)
-                pid, _go = held.start()
-                if expected:
-                    await units.expect_start()
-                begin = time.perf_counter()
-                await units.start_scope(ScopeSpec(scope_name()), pid)
-                times.append(time.perf_counter() - begin)
-                held.end(pid)
-            medians.append(statistics.median(times))
-        with capsys.disabled():
-            print(f" [after 80 ms: {medians[0] * 1e3:.1f} ms, expected {medians[1] * 1e3:.1f}]", end="")
+        await units.expect_start()
         assert Path("/proc/self/cgroup").read_text() == before  # noqa: ASYNC240
-        assert medians[1] < medians[0] * 1.5
-
-    run(scenario)
-
-
-def test_the_event_loop_runs_on_while_systemd_reloads(held: Held) -> None:
-    async def scenario(units: SystemdUnits) -> None:
-        worst = 0.0
-
-        async def watch() -> None:
-            nonlocal worst
-            while True:
-                begin = time.perf_counter()
-                await asyncio.sleep(0.001)
-                worst = max(worst, time.perf_counter() - begin)
-
         pid, _go = held.start()
-        watcher = asyncio.create_task(watch())
-        reload = await asyncio.create_subprocess_exec("systemctl", "daemon-reload")
-        await asyncio.sleep(0.02)
-        begin = time.perf_counter()
-        await units.start_scope(ScopeSpec(scope_name()), pid)
-        waited = time.perf_counter() - begin
-        await reload.wait()
-        watcher.cancel()
-        assert worst < max(0.1, waited / 2)
+        name = scope_name()
+        await units.start_scope(ScopeSpec(name), pid)
+        assert await units.processes(name) == [pid]
 
     run(scenario)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import io
-import json
 import os
 import signal
 import socket
@@ -16,32 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import wire
 from bundles import make_rootfs
-
-
-class Reply:
-    def __init__(self, status: int, data: bytes) -> None:
-        self.status = status
-        self.data = data
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.data)
-
-    @property
-    def message(self) -> str:
-        return str(self.json["message"])
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(os.fspath(self._path))
+from wire import Reply, frames
 
 
 class Daemon:
@@ -95,17 +70,25 @@ class Daemon:
     def call(
         self, method: str, path: str, body: object = None, timeout: float = 60, version: str = "1.43"
     ) -> Reply:
-        connection = _UnixConnection(self.socket, timeout)
-        headers = {}
-        if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
-        try:
-            connection.request(method, f"/v{version}{path}", body=body, headers=headers)
-            response = connection.getresponse()
-            return Reply(response.status, response.read())
-        finally:
-            connection.close()
+        return self.ask(method, f"/v{version}{path}", body, timeout)
+
+    def ask(self, method: str, url: str, body: object = None, timeout: float = 60) -> Reply:
+        """As `call`, with the url as it is, without a version put before it."""
+        return wire.ask(self.socket, method, url, body, timeout)
+
+    def connect(self, timeout: float = 20) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(timeout)
+        connection.connect(str(self.socket))
+        return connection
+
+    def exchange(self, data: bytes, *, half_close: bool = False) -> bytes:
+        """Send raw bytes; everything up to the end of the connection."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            return wire.read_to_end(connection)
 
     def get(self, path: str, **options: Any) -> Reply:
         return self.call("GET", path, **options)
@@ -158,6 +141,23 @@ class Daemon:
 
     # What must not be left over
 
+    def held(self) -> tuple[int, int, int]:
+        """What the daemon itself holds: (tasks, open files, listeners to events)."""
+        info = self.get("/info").json
+        return info["NGoroutines"], info["NFd"], info["NEventsListener"]
+
+    def resting(self) -> tuple[int, int, int]:
+        """`held`, once nothing of what was asked before is in it any more."""
+        trash = self.root / "overlay/trash"
+        until(lambda: not trash.exists() or not list(trash.iterdir()))  # it is emptied later, by a task
+        deadline = time.monotonic() + 10
+        seen = [self.held()]
+        while len(seen) < 4 or len(set(seen[-4:])) > 1:
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.02)
+            seen.append(self.held())
+        return seen[-1]
+
     def mounts(self) -> list[str]:
         text = Path("/proc/self/mountinfo").read_text()
         return [line for line in text.splitlines() if f"{self.directory}/" in line]
@@ -182,16 +182,6 @@ class Daemon:
             if directory.is_dir():
                 found += [str(path) for path in directory.iterdir()]
         return found
-
-
-def frames(data: bytes) -> list[tuple[int, bytes]]:
-    """Docker's stdcopy frames."""
-    found, at = [], 0
-    while at < len(data):
-        size = int.from_bytes(data[at + 4 : at + 8], "big")
-        found.append((data[at], data[at + 8 : at + 8 + size]))
-        at += 8 + size
-    return found
 
 
 _tar: bytes = b""

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
-from api_engine import IMAGE_ID, Served, eventually, make_container, make_image, read_head, serving
+from values import IMAGE_ID, make_container, make_image
 
 from dockerd_py.api import encode
 from dockerd_py.api.logframes import encoder
@@ -22,7 +19,6 @@ from dockerd_py.engine.model import (
     Bind,
     ContainerConfig,
     HostConfig,
-    LogOptions,
     LogRecord,
     Mount,
     State,
@@ -201,86 +197,3 @@ def test_a_line_has_its_time_once_and_with_nine_digits() -> None:
     )
     framed = encoder(framed=True, timestamps=True, details=True)(LINES[:1])
     assert framed == frame(STDOUT, b"2023-11-14T22:13:20.000000001Z  one\n")
-
-
-def test_a_hundred_thousand_lines_are_encoded_in_a_moment() -> None:
-    text = b"a line of log text that is sixty-four characters long, about so\n"
-    records = [LogRecord(STDOUT, i, text) for i in range(100_000)]
-    for timestamps, limit in ((False, 0.4), (True, 1.0)):
-        begun = time.monotonic()
-        assert len(encoder(framed=True, timestamps=timestamps, details=False)(records)) > 7_000_000
-        assert time.monotonic() - begun < limit
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        running.engine.containers.put(make_container())
-        running.engine.containers.records = [LINES[:2], LINES[2:]]
-        yield running
-
-
-def test_logs_pass_their_options_on(served: Served) -> None:
-    url = "/containers/nice_name/logs?stdout=1&stderr=0&since=1700000000.5&until=1700000009&tail=3"
-    served.call("GET", url)
-    served.call("GET", "/containers/nice_name/logs?stderr=true&tail=all")
-    assert served.engine.containers.asked == [
-        ("logs", LogOptions(True, False, False, 1_700_000_000_500_000_000, 1_700_000_009 * SECOND, 3)),
-        ("logs", LogOptions(False, True, False, 0, 0, None)),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("version", "tty", "content_type"),
-    [("1.43", False, "multiplexed"), ("1.42", True, "raw"), ("1.41", False, "raw")],
-)
-def test_logs_are_framed_unless_there_is_a_terminal(served: Served, version: str, tty: bool, content_type: str) -> None:
-    served.engine.containers.put(make_container(config=ContainerConfig(tty=tty)))
-    response, body = served.call("GET", f"/v{version}/containers/nice_name/logs?stdout=1&stderr=1")
-    assert response.headers["Content-Type"] == f"application/vnd.docker.{content_type}-stream"
-    whole = b"one\ntwo\npartial\nno end" if tty else b"".join(frame(one.stream, one.data) for one in LINES)
-    assert body == whole
-
-
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [
-        ("", "Bad parameters: you must choose at least one stream"),
-        ("stdout=1&tail=x", "Bad parameter: tail must be a number"),
-        ("stdout=1&since=x", "Bad parameter: since must be"),
-    ],
-)
-def test_bad_log_options_are_refused(served: Served, query: str, message: str) -> None:
-    response, body = served.call("GET", f"/containers/nice_name/logs?{query}")
-    assert (response.status, json.loads(body)["message"].startswith(message)) == (400, True)
-
-
-def test_following_shows_what_is_there_at_once_and_ends_with_the_client(served: Served) -> None:
-    with served.connect() as client:
-        client.sendall(b"GET /containers/nice_name/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: d\r\n\r\n")
-        read_head(client)
-        data = b""
-        while b"no end" not in data:
-            data += client.recv(1000)
-        assert served.engine.containers.logs_closed == 0
-    eventually(lambda: served.engine.containers.logs_closed == 1)
-
-
-def test_a_reader_that_stands_still_does_not_fill_the_memory(served: Served) -> None:
-    taken: list[int] = []
-
-    class Endless(list[Any]):
-        def __iter__(self) -> Iterator[list[LogRecord]]:
-            while True:
-                taken.append(1)
-                yield [LogRecord(STDOUT, 1, b"x" * 65536)]
-
-    served.engine.containers.records = Endless()
-    with served.connect() as client:
-        client.sendall(b"GET /containers/nice_name/logs?stdout=1 HTTP/1.1\r\nHost: d\r\n\r\n")
-        read_head(client)
-        time.sleep(0.3)
-        before = len(taken)
-        time.sleep(0.3)
-        assert len(taken) == before < 100
-    eventually(lambda: served.engine.containers.logs_closed == 1)

@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 import docker
 import pytest
-from daemons import Daemon, _UnixConnection, until
+from daemons import Daemon, until
+from wire import UnixConnection
 
 Done = subprocess.CompletedProcess[bytes]
 
@@ -99,7 +100,7 @@ def content(daemon: Daemon, container: str, path: str) -> bytes:
 
 
 def path_stat(daemon: Daemon, container: str, path: str) -> Any:
-    connection = _UnixConnection(daemon.socket, 30)
+    connection = UnixConnection(daemon.socket, 30)
     connection.request("HEAD", f"/v1.43/containers/{container}/archive?path={quote(path)}")
     response = connection.getresponse()
     response.read()
@@ -292,7 +293,7 @@ def test_a_client_that_goes_away_leaves_no_mount(daemon: Daemon) -> None:
 def test_a_container_can_start_and_end_while_it_is_copied(daemon: Daemon) -> None:
     one = daemon.run_detached("sh", "-c", "test -e /big || dd if=/dev/zero of=/big bs=1M count=16; sleep 100")
     until(lambda: path_stat_or_none(daemon, one, "/big"))
-    connection = _UnixConnection(daemon.socket, 30)
+    connection = UnixConnection(daemon.socket, 30)
     connection.request("GET", f"/v1.43/containers/{one}/archive?path=/big")
     response = connection.getresponse()
     first = response.read(1000)

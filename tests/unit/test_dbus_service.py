@@ -591,6 +591,23 @@ def test_a_caller_that_waits_is_told_when_the_daemon_stops(house: House) -> None
         asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
+def test_a_change_that_has_begun_is_finished_before_the_daemon_leaves_the_bus(house: House) -> None:
+    with PrivateBus() as bus:
+        service = BusService(bus.address)
+        house.inside(service.start(house.engine))
+
+        async def scenario() -> None:
+            async with client_of(bus) as client:
+                path = await client.run("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+                await asyncio.sleep(0.3)
+                stopping = asyncio.create_task(client.container(path, "Stop", "a{sv}", {"Timeout": Variant("u", 1)}))
+                await asyncio.sleep(0.2)
+                await asyncio.to_thread(house.inside, service.stop())
+                await stopping
+
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
 async def _until_calls(house: House, count: int) -> None:
     """Wait until so many calls are under way."""
     session = house.service._session

@@ -103,7 +103,7 @@ def test_a_log_is_written_as_it_is() -> None:
     async def scenario() -> bytes:
         reading, writing = os.pipe()
         records = [LogRecord(STDOUT, 1, b"one\n"), LogRecord(STDERR, 2, b"\xff\x00"), LogRecord(STDOUT, 3, b"two")]
-        await write_log(writing, _batches(records[:2], records[2:]), timestamps=False)
+        await write_log(os.fdopen(writing, "wb", buffering=0), _batches(records[:2], records[2:]), timestamps=False)
         with os.fdopen(reading, "rb") as pipe:
             return pipe.read()
 
@@ -114,7 +114,7 @@ def test_times_stand_at_the_beginning_of_lines_only() -> None:
     async def scenario() -> bytes:
         reading, writing = os.pipe()
         pieces = [LogRecord(STDOUT, 1_500_000_000_000_000_001, b"a", partial=True), LogRecord(STDOUT, 2, b"b\n")]
-        await write_log(writing, _batches(pieces), timestamps=True)
+        await write_log(os.fdopen(writing, "wb", buffering=0), _batches(pieces), timestamps=True)
         with os.fdopen(reading, "rb") as pipe:
             return pipe.read()
 
@@ -133,7 +133,7 @@ def test_a_slow_reader_holds_up_its_own_log_and_nothing_else() -> None:
 
     async def scenario() -> None:
         reading, writing = os.pipe()
-        task = asyncio.create_task(write_log(writing, flood(), timestamps=False))
+        task = asyncio.create_task(write_log(os.fdopen(writing, "wb", buffering=0), flood(), timestamps=False))
         started = asyncio.get_running_loop().time()
         await asyncio.sleep(0.3)
         assert asyncio.get_running_loop().time() - started < 1
@@ -163,7 +163,7 @@ def test_a_quiet_log_ends_when_its_reader_leaves() -> None:
 
     async def scenario() -> None:
         reading, writing = os.pipe()
-        task = asyncio.create_task(write_log(writing, quiet(), timestamps=False))
+        task = asyncio.create_task(write_log(os.fdopen(writing, "wb", buffering=0), quiet(), timestamps=False))
         await asyncio.sleep(0.1)
         os.close(reading)
         await asyncio.wait_for(task, 5)
@@ -178,7 +178,7 @@ def test_a_log_whose_caller_is_given_up_is_closed() -> None:
 
     async def scenario() -> None:
         reading, writing = os.pipe()
-        task = asyncio.create_task(write_log(writing, quiet(), timestamps=False))
+        task = asyncio.create_task(write_log(os.fdopen(writing, "wb", buffering=0), quiet(), timestamps=False))
         await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

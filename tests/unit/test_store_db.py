@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -185,3 +186,32 @@ def test_a_file_written_durably_is_the_old_one_or_the_new_one(tmp_path: Path) ->
     write_durably(path, b"new", mode=0o640)
     assert path.read_bytes() == b"new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_room_for_changes_is_held_from_the_first_opening_on(tmp_path: Path) -> None:
+    def blocks(name: str) -> int:
+        return (tmp_path / name).stat().st_blocks * 512
+
+    async def steps() -> None:
+        for key in ("a", "b"):
+            db = await Database.open(tmp_path / "db")
+            assert blocks("db-wal") >= 5 << 20
+            assert not (tmp_path / "db-room").exists()
+            await put(db, key, "v")
+            await db.close()
+            assert blocks("db-room") >= 5 << 20
+            assert sorted(os.listdir(tmp_path)) == ["db", "db-room"]
+
+    run(steps())
+
+
+def test_room_that_a_crash_left_beside_the_log_is_given_back(tmp_path: Path) -> None:
+    (tmp_path / "db-room").write_bytes(b"x")
+    (tmp_path / "db-wal").write_bytes(b"")
+
+    async def steps() -> None:
+        db = await Database.open(tmp_path / "db")
+        assert sorted(os.listdir(tmp_path)) == ["db", "db-wal"]
+        await db.close()
+
+    run(steps())

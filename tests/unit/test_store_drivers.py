@@ -1,30 +1,29 @@
-"""Storage drivers: one suite for each that works here, then what is one driver's own, then the choice among them."""
+"""What is one storage driver's own, and the choice among them; test_store_conformance.py has what all share."""
 
 from __future__ import annotations
 
-import asyncio
+import fcntl
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_house import needs_root, run, tree
+from driver_house import layer, prepared, unpacked, writable
+from loop_devices import file_system
+from store_house import directory, hardlink, member, needs_root, run, tree
 
-from dockerd_py.errors import ConfigError, StoreError
-from dockerd_py.store import mounts
+from dockerd_py.errors import BadArchive, ConfigError, StoreError
+from dockerd_py.store import mounts, subvolumes
+from dockerd_py.store.drivers.aufs import AufsDriver, mount_options
 from dockerd_py.store.drivers.base import Driver, new_cache_id
-from dockerd_py.store.drivers.choose import DRIVERS, choose_driver
+from dockerd_py.store.drivers.choose import choose_driver, remove_probe
 from dockerd_py.store.drivers.overlay import OverlayDriver
 
 pytestmark = needs_root
 
-CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
-
-
-@pytest.fixture(params=sorted(DRIVERS))
-def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
-    yield from prepared(request.param, tmp_path / "home")
+HAS_AUFS = "aufs" in Path("/proc/filesystems").read_text()
 
 
 @pytest.fixture
@@ -32,189 +31,7 @@ def overlay(tmp_path: Path) -> Iterator[Driver]:
     yield from prepared("overlay", tmp_path / "home")
 
 
-def prepared(name: str, home: Path) -> Iterator[Driver]:
-    driver = DRIVERS[name](home)
-    driver.prepare()
-    before = os.getcwd()
-    os.chdir(driver.home)
-    yield driver
-    os.chdir(before)
-    for point in mounts.mounts_below(driver.home):
-        mounts.unmount(point.path, mounts.MNT_DETACH)
-
-
-async def layer(driver: Driver, files: dict[str, str], parents: tuple[str, ...] = ()) -> str:
-    cache_id = new_cache_id()
-    await driver.create(cache_id, parents)
-    for name, text in files.items():
-        path = driver.target(cache_id) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return cache_id
-
-
-async def writable(driver: Driver, *parents: str) -> tuple[str, Path]:
-    cache_id = new_cache_id()
-    await driver.create_rw(cache_id, parents)
-    return cache_id, await driver.mount(cache_id, parents)
-
-
-def test_a_container_sees_its_layers_and_writes_only_its_own(driver: Driver) -> None:
-    async def steps() -> None:
-        base = await layer(driver, {"etc/a": "base", "etc/b": "base"})
-        top = await layer(driver, {"etc/b": "top"}, (base,))
-        cache_id, root = await writable(driver, top, base)
-        assert {name: (root / "etc" / name).read_text() for name in "ab"} == {"a": "base", "b": "top"}
-        (root / "etc/a").write_text("mine")
-        (root / "etc/b").unlink()
-        assert (driver.target(base) / "etc/a").read_text() == "base"
-        assert (driver.target(top) / "etc/b").read_text() == "top"
-        await driver.unmount(cache_id)
-        again = await driver.mount(cache_id, (top, base))
-        assert tree(again) == {"etc", "etc/a"}
-        assert (again / "etc/a").read_text() == "mine"
-        await driver.remove(cache_id)
-        await driver.trash.close()
-
-    run(steps())
-
-
-def test_a_container_without_layers_has_an_empty_root(driver: Driver) -> None:
-    async def steps() -> None:
-        cache_id, root = await writable(driver)
-        assert tree(root) == set()
-        assert stat.S_IMODE(root.stat().st_mode) == 0o755
-        (root / "f").write_text("x")
-        await driver.remove(cache_id)
-
-    run(steps())
-
-
-def test_the_root_directory_looks_like_the_topmost_layers(driver: Driver) -> None:
-    async def steps() -> None:
-        base = await layer(driver, {})
-        os.chown(driver.target(base), 4, 5)
-        driver.target(base).chmod(0o1751)
-        top = await layer(driver, {"f": ""}, (base,))
-        cache_id, root = await writable(driver, top, base)
-        info = root.stat()
-        assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (4, 5, 0o1751)
-        await driver.remove(cache_id)
-
-    run(steps())
-
-
-def test_everything_a_file_has_is_there_in_the_container(driver: Driver) -> None:
-    async def steps() -> None:
-        base = await layer(driver, {"f": "data", "ping": "x"})
-        target = driver.target(base)
-        os.link(target / "f", target / "hard")
-        os.symlink("f", target / "soft")
-        os.mknod(target / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-        os.mkfifo(target / "fifo")
-        os.chown(target / "ping", 70_000, 80_000)
-        os.chmod(target / "ping", 0o4711)
-        os.setxattr(target / "ping", "security.capability", CAPABILITY)
-        os.setxattr(target / "f", "user.note", b"n")
-        os.utime(target / "f", ns=(1, 1_234_567_890_123_456_789))
-        with (target / "sparse").open("wb") as file:
-            file.truncate(100 << 20)
-        cache_id, root = await writable(driver, base)
-        assert (root / "f").samefile(root / "hard")
-        assert os.readlink(root / "soft") == "f"
-        assert (root / "null").stat().st_rdev == os.makedev(1, 3)
-        assert stat.S_ISFIFO((root / "fifo").stat().st_mode)
-        ping = (root / "ping").stat()
-        assert (ping.st_uid, ping.st_gid, stat.S_IMODE(ping.st_mode)) == (70_000, 80_000, 0o4711)
-        assert os.getxattr(root / "ping", "security.capability") == CAPABILITY
-        assert os.getxattr(root / "f", "user.note") == b"n"
-        assert (root / "f").stat().st_mtime_ns == 1_234_567_890_123_456_789
-        assert (root / "sparse").stat().st_blocks == 0
-        await driver.remove(cache_id)
-
-    run(steps())
-
-
-def test_mounting_and_unmounting_twice_is_the_same_as_once(driver: Driver) -> None:
-    async def steps() -> None:
-        base = await layer(driver, {"f": ""})
-        cache_id, root = await writable(driver, base)
-        before = len(mounts.mounts_below(driver.home))
-        assert await driver.mount(cache_id, (base,)) == root
-        assert len(mounts.mounts_below(driver.home)) == before
-        await driver.unmount(cache_id)
-        await driver.unmount(cache_id)
-        assert mounts.mounts_below(driver.home) == []
-        assert not driver.is_mounted(cache_id)
-
-    run(steps())
-
-
-def test_the_size_is_that_of_the_files_that_were_written(driver: Driver) -> None:
-    async def steps() -> None:
-        base = await layer(driver, {"big": "x" * 100_000, "small": "x"})
-        cache_id, root = await writable(driver, base)
-        assert await driver.rw_size(cache_id, (base,)) == 0
-        (root / "new").write_text("y" * 500)
-        (root / "small").write_text("z" * 30)
-        assert await driver.rw_size(cache_id, (base,)) == 530
-        await driver.remove(cache_id)
-
-    run(steps())
-
-
-def test_a_removed_layer_is_gone_at_once_and_its_bytes_soon(driver: Driver) -> None:
-    async def steps() -> None:
-        base = await layer(driver, {"f": ""})
-        cache_id, root = await writable(driver, base)
-        (root / "f2").write_text("x")
-        await driver.remove(cache_id)
-        await driver.remove(cache_id)
-        assert driver.cache_ids() == {base}
-        assert mounts.mounts_below(driver.home) == []
-        await driver.trash.close()
-        assert os.listdir(driver.trash.directory) == []
-
-    run(steps())
-
-
-def test_a_layer_that_a_host_process_sits_in_is_removed_all_the_same(driver: Driver) -> None:
-    async def steps() -> None:
-        base = await layer(driver, {"f": ""})
-        cache_id, root = await writable(driver, base)
-        squatter = await asyncio.create_subprocess_exec("sleep", "100", cwd=root)
-        try:
-            await driver.remove(cache_id)
-            assert driver.cache_ids() == {base}
-        finally:
-            squatter.kill()
-            await squatter.wait()
-        await driver.trash.close()
-        assert os.listdir(driver.trash.directory) == []
-
-    run(steps())
-
-
 # overlay
-
-
-def test_a_container_lies_on_127_layers(overlay: Driver) -> None:
-    async def steps() -> None:
-        chain: tuple[str, ...] = ()
-        for number in range(127):
-            chain = (await layer(overlay, {f"f{number}": str(number)}, chain), *chain)
-        cache_id, root = await writable(overlay, *chain)
-        assert len(tree(root)) == 127
-        assert (root / "f0").read_text() == "0"
-        await overlay.remove(cache_id)
-
-    run(steps())
-
-
-def test_a_128th_layer_is_refused_by_overlay_with_the_limit(overlay: Driver) -> None:
-    parents = tuple(new_cache_id() for _ in range(128))
-    with pytest.raises(StoreError, match="128 layers, overlayfs takes 127"):
-        run(overlay.create_rw(new_cache_id(), parents))
 
 
 def test_mounting_from_another_working_directory_says_where_it_has_to_be(overlay: Driver) -> None:
@@ -223,19 +40,6 @@ def test_mounting_from_another_working_directory_says_where_it_has_to_be(overlay
         os.chdir("/")
         with pytest.raises(StoreError, match=f"working directory is /, and has to be {overlay.home}"):
             await writable(overlay, base)
-
-    run(steps())
-
-
-def test_whiteouts_in_a_layer_hide_what_is_below(overlay: Driver) -> None:
-    async def steps() -> None:
-        base = await layer(overlay, {"gone": "", "d/old": ""})
-        top = await layer(overlay, {"d/new": ""}, (base,))
-        os.mknod(overlay.target(top) / "gone", stat.S_IFCHR, os.makedev(0, 0))
-        os.setxattr(overlay.target(top) / "d", "trusted.overlay.opaque", b"y")
-        cache_id, root = await writable(overlay, top, base)
-        assert tree(root) == {"d", "d/new"}
-        await overlay.remove(cache_id)
 
     run(steps())
 
@@ -260,6 +64,197 @@ def test_overlay_is_refused_on_a_file_system_that_cannot_carry_it(tmp_path: Path
         mounts.unmount(tmp_path / "merged", mounts.MNT_DETACH)
 
 
+# btrfs
+
+
+@pytest.fixture(scope="module")
+def btrfs_ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with file_system(tmp_path_factory.mktemp("btrfs"), "btrfs", 1 << 28) as point:
+        yield point
+
+
+@pytest.fixture(params=["btrfs", "vfs"])
+def on_btrfs(request: pytest.FixtureRequest, btrfs_ground: Path, tmp_path: Path) -> Iterator[Driver]:
+    yield from prepared(request.param, btrfs_ground / tmp_path.name)
+
+
+def test_subvolumes_that_a_container_made_go_with_it(on_btrfs: Driver) -> None:
+    async def steps() -> None:
+        base = await layer(on_btrfs, {"var/f": "below"})
+        cache_id, root = await writable(on_btrfs, base)
+        subvolumes.create(root / "var/images")
+        subvolumes.create(root / "var/images/one")
+        (root / "var/images/one/f").write_text("x")
+        subvolumes.snapshot(root / "var/images/one", root / "var/images/two")
+        os.rename(root / "var/images/two", root / "moved")
+        subvolumes.create(root / "moved/deep")
+        set_read_only(root / "moved")
+        with pytest.raises(OSError, match="Read-only file system"):
+            (root / "moved/f2").touch()
+        await on_btrfs.remove(cache_id)
+        await on_btrfs.trash.close()
+        assert on_btrfs.cache_ids() == {base}
+        assert os.listdir(on_btrfs.trash.directory) == []
+        assert (on_btrfs.target(base) / "var/f").read_text() == "below"
+        await on_btrfs.remove(base)
+        await on_btrfs.trash.close()
+        assert subvolumes.destroy_below(on_btrfs.home) == 0
+
+    run(steps())
+
+
+def test_a_layer_shares_its_blocks_with_the_one_below(btrfs_ground: Path) -> None:
+    async def steps(driver: Driver) -> None:
+        def used() -> int:
+            mounts.sync_filesystem(btrfs_ground)
+            space = os.statvfs(btrfs_ground)
+            return (space.f_blocks - space.f_bfree) * space.f_frsize
+
+        base = await layer(driver, {})
+        (driver.target(base) / "big").write_bytes(os.urandom(20 << 20))
+        before = used()
+        cache_ids = [(await writable(driver, base))[0] for _ in range(5)]
+        assert used() - before < 4 << 20
+        for cache_id in cache_ids:
+            await driver.remove(cache_id)
+        await driver.trash.close()
+
+    for driver in prepared("btrfs", btrfs_ground / "sharing"):
+        run(steps(driver))
+
+
+def test_btrfs_is_refused_elsewhere_by_name(tmp_path: Path) -> None:
+    with file_system(tmp_path, "ext4", 1 << 24) as root:
+        with pytest.raises(ConfigError, match=r"cannot be used in .*/ext4: btrfs: the file system is not btrfs"):
+            choose_driver(root, "btrfs")
+        assert os.listdir(root) == ["lost+found"]
+
+
+def test_trying_btrfs_leaves_no_subvolume(btrfs_ground: Path, tmp_path: Path) -> None:
+    root = btrfs_ground / "choice"
+    root.mkdir()
+    assert choose_driver(root, "btrfs").name == "btrfs"
+    assert choose_driver(root, "", "btrfs").name == "btrfs"
+    assert choose_driver(root).name == "overlay"
+    assert os.listdir(root) == []
+    # as a start that was killed meanwhile leaves it
+    subvolumes.create(root / "fs")
+    subvolumes.create(root / "fs/nested")
+    remove_probe(root)
+    assert not root.exists()
+
+
+def set_read_only(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    fcntl.ioctl(fd, 0x4008941A, struct.pack("Q", 2))  # BTRFS_IOC_SUBVOL_SETFLAGS, BTRFS_SUBVOL_RDONLY
+    os.close(fd)
+
+
+# aufs, as far as it goes without the kernel's part
+
+
+def test_the_mount_options_of_aufs_name_the_writable_branch_and_then_the_layers_from_the_top() -> None:
+    assert mount_options("c/diff", ["top/diff", "base/diff"]) == [
+        "br:c/diff=rw:top/diff=ro+wh:base/diff=ro+wh,dio,xino=/dev/shm/aufs.xino",
+    ]
+    assert mount_options("c/diff", []) == ["br:c/diff=rw,dio,xino=/dev/shm/aufs.xino"]
+
+
+def test_as_many_branches_as_aufs_takes_fit_into_one_mount_call() -> None:
+    lowers = [f"{new_cache_id()}/diff" for _ in range(AufsDriver.max_depth)]
+    assert len(mount_options(f"{new_cache_id()}/diff", lowers, 4096)) == 1
+
+
+def test_branches_beyond_a_page_are_appended_by_remounts_in_their_order() -> None:
+    lowers = [f"/{'long' * 20}/{number}" for number in range(126)]
+    first, *more = mount_options("/c", lowers, 4096)
+    assert len(more) > 1
+    assert all(len(call) < 4096 for call in (first, *more))
+    assert len(first) > 3900
+    assert first.startswith("br:/c=rw:" + lowers[0] + "=ro+wh:")
+    assert first.endswith("=ro+wh,dio,xino=/dev/shm/aufs.xino")
+    named = [part.removesuffix("=ro+wh") for part in first.removesuffix(",dio,xino=/dev/shm/aufs.xino").split(":")[2:]]
+    for call in more:
+        for part in call.split(","):
+            assert part.startswith("append:")
+            assert part.endswith("=ro+wh")
+            named.append(part.removeprefix("append:").removesuffix("=ro+wh"))
+    assert named == lowers
+
+
+def test_a_branch_that_fits_onto_no_page_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit into 4096 bytes"):
+        mount_options("/c", ["/short", "/" + "x" * 4090], 4096)
+
+
+def test_aufs_is_refused_with_what_the_kernel_lacks(tmp_path: Path) -> None:
+    if HAS_AUFS:
+        pytest.skip("this kernel has aufs")
+    with pytest.raises(ConfigError, match="aufs: this kernel has no aufs: its module is not installed"):
+        choose_driver(tmp_path, "aufs")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_layer_of_aufs_is_a_branch_with_aufss_own_whiteouts(tmp_path: Path) -> None:
+    async def steps(driver: Driver) -> None:
+        base = await layer(driver, {"gone": "", "d/old": "", "back/old": "", "f": ""})
+        os.chown(driver.target(base), 3, 4)
+        top = await unpacked(
+            driver,
+            member(".wh.gone"),
+            member(".wh..wh.plnk"),
+            directory("d"),
+            member("d/.wh..wh..opq"),
+            member("d/new"),
+            member(".wh.back"),
+            directory("back"),
+            member(".wh.f"),
+            member("f", data=b"new"),
+            member("both"),
+            member(".wh.both"),
+            directory("tree"),
+            member(".wh.tree"),
+            member(".wh.below"),
+            member("below/made/on/the/way"),
+            parents=(base,),
+        )
+        branch = driver.target(top)
+        assert branch == tmp_path / "home" / top / "diff"
+        assert {name for name in tree(branch) if "/" not in name} == {
+            ".wh.gone", "d", "back", "f", "both", "tree", "below",
+        }  # fmt: skip
+        for opaque in ("d", "back", "tree", "below"):
+            info = (branch / opaque / ".wh..wh..opq").lstat()
+            assert (stat.S_ISREG(info.st_mode), info.st_size, stat.S_IMODE(info.st_mode)) == (True, 0, 0o444)
+        assert stat.S_ISREG((branch / ".wh.gone").lstat().st_mode)
+        assert (branch.stat().st_uid, branch.stat().st_gid) == (3, 4)
+        await driver.create_rw("container", (top, base))
+        assert sorted(os.listdir(driver.directory("container"))) == ["diff", "merged"]
+        assert driver.root("container") == tmp_path / "home/container/merged"
+        assert not driver.is_mounted("container")
+        (driver.target("container") / "new").write_bytes(b"x" * 10)
+        (driver.target("container") / ".wh.f").write_bytes(b"")
+        assert await driver.rw_size("container", (top, base)) == 10
+        if not HAS_AUFS:
+            with pytest.raises(StoreError, match="cannot mount the root filesystem of layer container: No such device"):
+                await driver.mount("container", (top, base))
+        await driver.remove("container")
+        assert driver.cache_ids() == {base, top}
+        await driver.trash.close()
+
+    for driver in prepared("aufs", tmp_path / "home"):
+        run(steps(driver))
+
+
+def test_a_hard_link_to_a_whiteout_of_aufs_is_refused(tmp_path: Path) -> None:
+    async def steps(driver: Driver) -> None:
+        with pytest.raises(BadArchive, match=r"hard link to .*\.wh\.gone.*, which is no file"):
+            await unpacked(driver, member(".wh.gone"), hardlink("link", ".wh.gone"))
+
+    for driver in prepared("aufs", tmp_path / "home"):
+        run(steps(driver))
+
+
 # The choice
 
 
@@ -278,7 +273,7 @@ def test_a_driver_asked_for_by_name_is_taken_and_else_the_remembered_one(tmp_pat
 
 
 def test_an_unknown_driver_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match='unknown storage driver "zfs": this daemon has overlay, vfs'):
+    with pytest.raises(ConfigError, match='unknown storage driver "zfs": this daemon has aufs, btrfs, overlay, vfs'):
         choose_driver(tmp_path, "zfs")
 
 

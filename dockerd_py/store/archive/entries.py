@@ -37,7 +37,7 @@ class Entry(tarfile.TarInfo):
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Entry:
         assert isinstance(tarfile_, _Reader)
-        position = tarfile_.stream.tell()
+        position = tarfile_.input.tell()
         try:
             return super().fromtarfile(tarfile_)
         except _EndOfArchive:
@@ -86,6 +86,8 @@ class Entry(tarfile.TarInfo):
         if sparse is None:
             return [(0, self.size)]
         end = 0
+        # Old GNU headers fill their table with empty segments, in no order.
+        sparse = [segment for segment in sparse if segment[1]]
         for offset, length in sparse:
             if offset < end or length < 0 or offset + length > self.size:
                 raise BadArchive(f"{self.shown}: its map of holes is damaged")
@@ -97,7 +99,7 @@ class _Reader(tarfile.TarFile):
     members: list[tarfile.TarInfo]
 
     def __init__(self, stream: TarStream) -> None:
-        self.stream = stream
+        self.input = stream  # not "stream", which is a name of TarFile's own from Python 3.13 on
         self.complete = False
         super().__init__(
             fileobj=cast("IO[bytes]", stream),

@@ -16,9 +16,11 @@ from collections.abc import Callable
 
 from dockerd_py.errors import BadArchive
 from dockerd_py.store.archive.entries import Entry, entries, show
+from dockerd_py.store.archive.skeleton import SkeletonWriter
 from dockerd_py.store.archive.stream import TarStream
 
 OVERLAY = "overlay"
+AUFS = "aufs"
 APPLY = "apply"
 
 WHITEOUT = ".wh."
@@ -50,14 +52,16 @@ class Extractor:
     """Writes entries below the current directory, which is the root directory.
 
     ``whiteouts`` says what ``.wh.`` entries become; with APPLY they take away what was there before, but nothing
-    that this archive brought.
+    that this archive brought.  ``skeleton`` learns where each file's contents go, and which are replaced.
     """
 
-    def __init__(self, whiteouts: str) -> None:
+    def __init__(self, whiteouts: str, skeleton: SkeletonWriter | None = None) -> None:
+        self._skeleton = skeleton
         self.size = 0
         self.count = 0
         self.lost: list[str] = []
         self._apply = whiteouts == APPLY
+        self._aufs = whiteouts == AUFS
         self._brought: set[str] = set()  # with APPLY alone
         self._directories: set[str] = set()  # known to be directories, on paths without symbolic links
         self._times: dict[str, tuple[int, int]] = {}  # directory: (inode, mtime), set when all else is written
@@ -92,6 +96,8 @@ class Extractor:
         path = _join(parent, name)
         if self._apply:
             self._note(path)
+        if self._aufs and not entry.isdir():
+            self._take_whiteout(path)
         if entry.isdir():
             self._make_directory(path, entry)
         elif entry.isreg():
@@ -120,7 +126,9 @@ class Extractor:
                 self._clear(path)
                 os.mkdir(path, 0o700)
                 if _is_whiteout(info):
-                    os.setxattr(path, OPAQUE_XATTR, b"y")
+                    self._make_opaque(path)
+        if self._aufs and self._take_whiteout(path):
+            self._make_opaque(path)
         self._know(path)
         self._finish_directory(path, entry)
 
@@ -137,6 +145,8 @@ class Extractor:
         except FileExistsError:
             self._clear(path)
             fd = os.open(path, flags, 0o600)
+        if self._skeleton is not None:
+            self._skeleton.contents(path, entry.segments(), sparse=entry.sparse is not None)
         try:
             _write(fd, entry, stream)
             os.fchown(fd, entry.uid, entry.gid)
@@ -158,7 +168,7 @@ class Extractor:
             info = os.lstat(target)
         except FileNotFoundError:
             raise BadArchive(missing) from None
-        if stat.S_ISDIR(info.st_mode) or _is_whiteout(info):
+        if stat.S_ISDIR(info.st_mode) or _is_whiteout(info) or parts[-1].startswith(WHITEOUT):
             raise BadArchive(f"{entry.shown}: hard link to {show(entry.linkname)}, which is no file")
         if target != path:
             self._retry(path, lambda: os.link(target, path, follow_symlinks=False))
@@ -187,7 +197,7 @@ class Extractor:
             if self._apply:
                 self._delete_old(parent)
             else:
-                os.setxattr(parent or ".", OPAQUE_XATTR, b"y")
+                self._make_opaque(parent or ".")
             return
         if name.startswith(WHITEOUT_META):
             return  # aufs's own bookkeeping
@@ -202,11 +212,34 @@ class Extractor:
                 self._delete_old(path)
             return
         try:
-            os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
-        except FileExistsError:
-            # This archive brought it, and a whiteout speaks of the layers below only.
             if stat.S_ISDIR(os.lstat(path).st_mode):
-                os.setxattr(path, OPAQUE_XATTR, b"y")
+                self._make_opaque(path)
+            # This archive brought it, and a whiteout speaks of the layers below only.
+        except FileNotFoundError:
+            if self._aufs:
+                _touch(_join(parent, name))
+            else:
+                os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
+
+    def _make_opaque(self, directory: str) -> None:
+        """Let nothing of the layers below show in ``directory``."""
+        if self._aufs:
+            _touch(_join(directory, WHITEOUT_OPAQUE))
+        else:
+            os.setxattr(directory, OPAQUE_XATTR, b"y")
+
+    def _take_whiteout(self, path: str) -> bool:
+        """Take aufs's whiteout of ``path`` away, as this archive brings what it hid.  Whether there was one."""
+        parent, _, name = path.rpartition("/")
+        try:
+            os.unlink(_join(parent, WHITEOUT + name))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return False
+        return True
 
     # What they share
 
@@ -238,6 +271,8 @@ class Extractor:
                 os.mkdir(path, 0o755)
                 if self._apply:
                     self._note(path)
+                if self._aufs and self._take_whiteout(path):
+                    self._make_opaque(path)
             else:
                 if stat.S_ISLNK(info.st_mode):
                     links += 1
@@ -246,7 +281,7 @@ class Extractor:
                 if _is_whiteout(info) and make:
                     self._clear(path)
                     os.mkdir(path, 0o755)
-                    os.setxattr(path, OPAQUE_XATTR, b"y")
+                    self._make_opaque(path)
                 elif not stat.S_ISDIR(info.st_mode):
                     raise BadArchive(f"{entry.shown}: {show(path)} is in the archive already, and is no directory")
             self._know(path)
@@ -277,6 +312,8 @@ class Extractor:
 
     def _clear(self, path: str) -> None:
         """Take away whatever is at ``path``."""
+        if self._skeleton is not None and os.path.lexists(path):
+            self._skeleton.replaced(path)
         try:
             os.unlink(path)
         except FileNotFoundError:
@@ -353,6 +390,10 @@ def _write(fd: int, entry: Entry, stream: TarStream) -> None:
 def _write_all(fd: int, piece: memoryview) -> None:
     while piece:
         piece = piece[os.write(fd, piece) :]
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o444))
 
 
 def _join(parent: str, name: str) -> str:

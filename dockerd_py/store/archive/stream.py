@@ -82,9 +82,13 @@ def open_decompressed(raw: RawInput) -> Readable:
 
 
 class TarStream:
-    """What ``tarfile`` needs of a file, for one that only goes forward."""
+    """What ``tarfile`` needs of a file, for one that only goes forward.
 
-    def __init__(self, source: Readable) -> None:
+    ``record`` gets all that is read or skipped, in order, but not what ``copy`` passes on.
+    """
+
+    def __init__(self, source: Readable, record: Callable[[memoryview], object] | None = None) -> None:
+        self._record = record or _ignore
         self._queue: queue.Queue[bytes | Exception] = queue.Queue(_QUEUED)
         self._hash = hashlib.sha256()
         self._chunk = memoryview(b"")
@@ -98,10 +102,13 @@ class TarStream:
         if size > MAX_HEADER:
             raise BadArchive(f"the archive has an extended header of {size} bytes; at most {MAX_HEADER} are taken")
         if size <= len(self._chunk):
-            return bytes(self._take(size))
+            taken = self._take(size)
+            self._record(taken)
+            return bytes(taken)
         parts = []
         while size > 0 and self._fill():
             part = self._take(min(size, len(self._chunk)))
+            self._record(part)
             size -= len(part)
             parts.append(bytes(part))
         return b"".join(parts)
@@ -113,7 +120,7 @@ class TarStream:
         """Go forward to ``position``.  Raises BadArchive when the stream ends before."""
         if whence != 0 or position < self._position:
             raise BadArchive("the archive is damaged: an entry has an impossible size")
-        if self._each(position - self._position, _ignore) > 0:
+        if self._each(position - self._position, self._record) > 0:
             raise BadArchive("the archive is truncated: it ends inside an entry")
         return self._position
 
@@ -124,7 +131,7 @@ class TarStream:
     def finish(self) -> str:
         """Read what follows the archive's end and return the sha256 of the whole, in hex digits."""
         while self._fill():
-            self._take(len(self._chunk))
+            self._record(self._take(len(self._chunk)))
         return self._hash.hexdigest()
 
     def _each(self, size: int, write: Callable[[memoryview], object]) -> int:
@@ -233,4 +240,4 @@ def _open_zstd(file: IO[bytes]) -> Readable:
 
 
 def _ignore(_part: memoryview) -> None:
-    """Skipped bytes go nowhere."""
+    """What nobody records goes nowhere."""

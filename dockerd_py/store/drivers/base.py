@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from dockerd_py.errors import BadParameter, StoreError
 from dockerd_py.store.files import make_directory
 from dockerd_py.store.trash import Trash
 
@@ -27,6 +28,7 @@ class Whiteouts(str, enum.Enum):
     """What an archive's ``.wh.`` entries become while a layer is unpacked for this driver."""
 
     OVERLAY = "overlay"  # character device 0/0, trusted.overlay.opaque
+    AUFS = "aufs"  # empty files with the very names that they have in the archive
     APPLY = "apply"  # the directory holds the parent's files too: delete what is whited out
 
 
@@ -97,6 +99,24 @@ class Driver(ABC):
     @abstractmethod
     async def remove(self, cache_id: str) -> None:
         """Unmount, and put the directory into the trash.  Quick; the bytes are deleted later."""
+
+    def check_depth(self, parents: Sequence[str]) -> None:
+        """Raises BadParameter for more layers than a container's root may lie on."""
+        if len(parents) > self.max_depth:
+            raise BadParameter(
+                f"max depth exceeded: {len(parents)} layers, and the storage driver {self.name} takes "
+                f"{self.max_depth}; make one layer of several by export and import",
+            )
+
+    def check_working_directory(self) -> None:
+        """For drivers that name the layers of a mount relative to ``home``.  Raises StoreError."""
+        here = os.stat(".")
+        home = os.stat(self.home)
+        if (here.st_dev, here.st_ino) != (home.st_dev, home.st_ino):
+            raise StoreError(
+                f"the daemon's working directory is {os.getcwd()}, and has to be {self.home}: "
+                f"{self.name} mounts name their layers relative to it",
+            )
 
 
 def new_cache_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -9,15 +10,21 @@ import tempfile
 from pathlib import Path
 
 from dockerd_py.errors import ConfigError, StoreError
+from dockerd_py.store import subvolumes
+from dockerd_py.store.drivers.aufs import AufsDriver
 from dockerd_py.store.drivers.base import Driver
+from dockerd_py.store.drivers.btrfs import BtrfsDriver
 from dockerd_py.store.drivers.overlay import OverlayDriver
 from dockerd_py.store.drivers.vfs import VfsDriver
+from dockerd_py.store.files import is_full, store_errors
+from dockerd_py.store.trash import unmount_below
 
 log = logging.getLogger(__name__)
 
 PROBE_PREFIX = ".probe-"
 
-_BEST_FIRST: tuple[type[Driver], ...] = (OverlayDriver, VfsDriver)
+# overlay first wherever it works, on btrfs too: its containers share the page cache of their layers.
+_BEST_FIRST: tuple[type[Driver], ...] = (OverlayDriver, BtrfsDriver, AufsDriver, VfsDriver)
 DRIVERS: dict[str, type[Driver]] = {driver.name: driver for driver in _BEST_FIRST}
 
 
@@ -37,6 +44,9 @@ def choose_driver(root: Path, wanted: str = "", remembered: str = "") -> Driver:
         try:
             _probe(candidate, root)
         except StoreError as error:
+            if candidate.name == remembered and is_full(error):
+                log.warning("storage driver %s is used untried: %s", candidate.name, error)
+                return candidate(root / candidate.name)
             reasons.append(f"{candidate.name}: {error}")
             continue
         for reason in reasons:
@@ -49,9 +59,18 @@ def choose_driver(root: Path, wanted: str = "", remembered: str = "") -> Driver:
 
 
 def _probe(driver: type[Driver], root: Path) -> None:
-    directory = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=root))
+    with store_errors("it cannot be tried"):
+        directory = Path(tempfile.mkdtemp(prefix=PROBE_PREFIX, dir=root))
     try:
         driver.probe(directory)
     finally:
-        # overlayfs leaves a directory of mode 0 in its work directory; root may remove it.
-        shutil.rmtree(os.fspath(directory))
+        remove_probe(directory)
+
+
+def remove_probe(directory: Path) -> None:
+    """Take away the directory in which a driver was tried, also when that was cut short.  Raises OSError."""
+    unmount_below(directory)
+    with contextlib.suppress(OSError):
+        subvolumes.destroy_below(directory)
+    # overlayfs leaves a directory of mode 0 in its work directory; root may remove it.
+    shutil.rmtree(os.fspath(directory))

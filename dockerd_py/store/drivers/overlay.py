@@ -14,9 +14,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dockerd_py.errors import StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.drivers.base import Driver, Whiteouts
+from dockerd_py.store.drivers.measure import bytes_in
 from dockerd_py.store.files import store_errors, sync_directory
 
 _PARAMETERS = Path("/sys/module/overlay/parameters")
@@ -89,7 +89,7 @@ class OverlayDriver(Driver):
             return False
 
     async def rw_size(self, cache_id: str, parents: Sequence[str]) -> int:
-        return await asyncio.to_thread(_bytes_in, self.target(cache_id))
+        return await asyncio.to_thread(bytes_in, self.target(cache_id))
 
     async def remove(self, cache_id: str) -> None:
         await asyncio.to_thread(self._remove, cache_id)
@@ -114,14 +114,13 @@ class OverlayDriver(Driver):
             sync_directory(self.home)
 
     def _make_rw(self, cache_id: str, parents: tuple[str, ...]) -> None:
-        if len(parents) > self.max_depth:
-            raise StoreError(f"max depth exceeded: {len(parents)} layers, overlayfs takes {self.max_depth}")
+        self.check_depth(parents)
         self._make(cache_id, ("diff", "work", "merged"), parents)
 
     def _mount(self, cache_id: str, parents: tuple[str, ...]) -> None:
         if self.is_mounted(cache_id):
             return
-        self._check_working_directory()
+        self.check_working_directory()
         # overlayfs wants at least one lower directory; an image without layers has an empty one.
         lower = ":".join(f"{parent}/diff" for parent in parents) or f"{cache_id}/lower"
         with store_errors(f"cannot mount the root filesystem of layer {cache_id}"):
@@ -151,33 +150,6 @@ class OverlayDriver(Driver):
         self._unmount(cache_id)
         self.trash.throw(self.directory(cache_id))
 
-    def _check_working_directory(self) -> None:
-        here = os.stat(".")
-        home = os.stat(self.home)
-        if (here.st_dev, here.st_ino) != (home.st_dev, home.st_ino):
-            raise StoreError(
-                f"the daemon's working directory is {os.getcwd()}, and has to be {self.home}: "
-                "overlay mounts name their layers relative to it",
-            )
-
 
 def _plain_options() -> str:
     return "".join(f"{name}=off," for name in _PLAIN if (_PARAMETERS / name).exists())
-
-
-def _bytes_in(directory: Path) -> int:
-    """Sum of the sizes of the regular files, each inode once."""
-    total = 0
-    seen: set[int] = set()
-    pending = [os.fspath(directory)]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                elif entry.is_file(follow_symlinks=False):
-                    info = entry.stat(follow_symlinks=False)
-                    if info.st_nlink == 1 or info.st_ino not in seen:
-                        seen.add(info.st_ino)
-                        total += info.st_size
-    return total

@@ -7,15 +7,17 @@ modes, times, xattrs, hard links, holes and device nodes, and shares the blocks 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.errors import StoreError
+from dockerd_py.store import mounts
 from dockerd_py.store.drivers.base import Driver, Whiteouts
-from dockerd_py.store.files import store_errors
+from dockerd_py.store.drivers.measure import bytes_changed
+from dockerd_py.store.files import store_error, store_errors
 
 
 class VfsDriver(Driver):
@@ -40,7 +42,11 @@ class VfsDriver(Driver):
             await self._copy(parents[0], cache_id)
 
     async def create_rw(self, cache_id: str, parents: Sequence[str]) -> None:
+        self.check_depth(parents)
         await self.create(cache_id, parents)
+        # A row that says "ready" must not outlive a power loss that its files did not.
+        with store_errors(f"cannot write layer {cache_id} to the disk"):
+            await asyncio.to_thread(mounts.sync_filesystem, self.home)
 
     async def mount(self, cache_id: str, parents: Sequence[str]) -> Path:
         return self.root(cache_id)
@@ -53,7 +59,7 @@ class VfsDriver(Driver):
 
     async def rw_size(self, cache_id: str, parents: Sequence[str]) -> int:
         below = self.target(parents[0]) if parents else None
-        return await asyncio.to_thread(_bytes_changed, self.target(cache_id), below)
+        return await asyncio.to_thread(bytes_changed, self.target(cache_id), below)
 
     async def remove(self, cache_id: str) -> None:
         await asyncio.to_thread(self.trash.throw, self.directory(cache_id))
@@ -69,35 +75,9 @@ class VfsDriver(Driver):
         source, target = self.target(parent), self.target(cache_id)
         argv = ["cp", "-a", "--reflink=auto", "--sparse=auto", "-T", "--", os.fspath(source), os.fspath(target)]
         try:
-            await subprocesses.run(argv, timeout=None)
+            await subprocesses.run(argv, timeout=None, env={**os.environ, "LC_ALL": "C"})
         except subprocesses.ProgramFailed as error:
+            if os.strerror(errno.ENOSPC) in error.stderr:
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise store_error(f"cannot copy layer {parent}", full) from error
             raise StoreError(f"cannot copy layer {parent}: {error.stderr or error}") from error
-
-
-def _bytes_changed(directory: Path, below: Path | None) -> int:
-    """Sum of the sizes of the regular files that ``below`` does not have in the same size and time."""
-    total = 0
-    pending = [""]
-    while pending:
-        relative = pending.pop()
-        with os.scandir(directory / relative) as entries:
-            for entry in entries:
-                name = os.path.join(relative, entry.name)
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(name)
-                elif entry.is_file(follow_symlinks=False):
-                    info = entry.stat(follow_symlinks=False)
-                    if below is None or not _same(info, below / name):
-                        total += info.st_size
-    return total
-
-
-def _same(info: os.stat_result, other: Path) -> bool:
-    try:
-        there = os.lstat(other)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return (
-        stat.S_ISREG(there.st_mode)
-        and (there.st_size, there.st_mtime_ns) == (info.st_size, info.st_mtime_ns)
-    )

@@ -33,7 +33,8 @@ def main() -> int:
         parser.error("a test host needs root")
     try:
         deb = options.deb or _newest_deb()
-        with Machine(rootfs.ensure(deb), rootfs.cache_directory() / "runs") as machine:
+        others = [path for path in sorted(deb.parent.glob("*.deb")) if not path.name.startswith("pydockerd_")]
+        with Machine(rootfs.ensure(deb, others), rootfs.cache_directory() / "runs") as machine:
             _bring_in(machine.root, deb)
             if (code := _install(machine)) != 0:
                 return code

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Becomes PID 1 of a test host: makes its mounts, turns to its root and runs its systemd.
 #
-#     boot.sh TEMPLATE SCRATCH NAME HIERARCHY...       (started in fresh namespaces of every kind but user)
+#     boot.sh TEMPLATE SCRATCH HIERARCHY...       (started in fresh namespaces of every kind but user)
 #
 # The host's root is TEMPLATE with what the host changes kept in the directory SCRATCH.  A HIERARCHY is a v1 cgroup
 # hierarchy's mount options, or "unified".
@@ -9,8 +9,7 @@ set -eu
 
 template=$1
 scratch=$2
-hostname "$3"
-shift 3
+shift 2
 
 mount --make-rprivate /
 if [ "$(stat -f -c %T "$scratch")" = overlayfs ]; then
@@ -69,7 +68,7 @@ ln -s fd/2 dev/stderr
 
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs run
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs tmp
-: > run/pydockerd-testhost
+mkdir run/pydockerd-testhost
 
 mkdir run/machine
 pivot_root . run/machine

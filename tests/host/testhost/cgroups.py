@@ -52,23 +52,23 @@ def hierarchies() -> list[Hierarchy]:
     return found
 
 
-def create(name: str) -> list[Path]:
-    """Make the group ``name`` in each hierarchy and return them all."""
-    made = []
-    for hierarchy in hierarchies():
-        if hierarchy.unified and not any(other.options for other in hierarchies()):
-            # Processes and controllers may not meet in one group, so ours can't have children with limits.
-            _enable(hierarchy.mount)
-            group = hierarchy.mount / name
-        else:
-            group = hierarchy.group / name
-        group.mkdir(exist_ok=True)
-        if "cpuset" in hierarchy.options.split(","):
+def places(name: str) -> list[Path]:
+    """Where the groups of a host called ``name`` are to be, one in each hierarchy."""
+    found = hierarchies()
+    only_unified = len(found) == 1 and found[0].unified
+    # On unified cgroups alone, a group with processes in it, such as ours, can't have children with limits.
+    return [(each.mount if only_unified else each.group) / name for each in found]
+
+
+def create(groups: list[Path]) -> None:
+    for group in groups:
+        if (group.parent / "cgroup.subtree_control").exists() and len(groups) == 1:
+            _enable(group.parent)
+        group.mkdir()
+        if (group / "cpuset.cpus").exists() and (group / "cgroup.clone_children").exists():
             for setting in ("cpuset.cpus", "cpuset.mems"):
                 (group / setting).write_text((group.parent / setting).read_text())
             (group / "cgroup.clone_children").write_text("1")
-        made.append(group)
-    return made
 
 
 def _enable(group: Path) -> None:
@@ -84,13 +84,12 @@ def enter(groups: list[Path]) -> None:
         (group / "cgroup.procs").write_text("0")
 
 
-def remove(name: str, patience: float = 5.0) -> None:
-    """Remove the groups ``name`` with all that is below; ``patience`` in seconds is for processes that still end."""
+def remove(groups: list[Path], patience: float = 5.0) -> None:
+    """Remove the groups with all that is below; ``patience`` in seconds is for processes that still end."""
     deadline = time.monotonic() + patience
-    for hierarchy in hierarchies():
-        for group in {hierarchy.group / name, hierarchy.mount / name}:
-            for folder, _, _ in os.walk(group, topdown=False):
-                _rmdir(folder, deadline)
+    for group in groups:
+        for folder, _, _ in os.walk(group, topdown=False):
+            _rmdir(folder, deadline)
 
 
 def _rmdir(folder: str, deadline: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
@@ -11,17 +10,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from . import cgroups
 
 BOOT_SCRIPT = Path(__file__).with_name("boot.sh")
 BOOT_SECONDS = 60
 SHUTDOWN_SECONDS = 30
+REPORT_SECONDS = 5
+GROUPS = "cgroups"
+"""File in a run's directory: the groups that it makes, for whoever has to remove them."""
+
 POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
+
+REPORT = """\
+#!/bin/sh
+echo "$EXIT_CODE $EXIT_STATUS" > "$1.new"
+mv "$1.new" "$1"
+"""
+"""Run by systemd when a service has ended (ExecStopPost= in systemd.service(5))."""
 
 
 class MachineFailed(Exception):
@@ -46,10 +56,13 @@ class Machine:
 
     def __enter__(self) -> Machine:
         self._runs.mkdir(exist_ok=True)
-        _sweep(self._runs)
-        self._directory = Path(tempfile.mkdtemp(prefix="pydockerd-test-", dir=self._runs))
+        with _held(self._runs):  # nobody sweeps up our directory before it is locked
+            _sweep(self._runs)
+            self._directory = Path(tempfile.mkdtemp(prefix="pydockerd-test-", dir=self._runs))
+            self._lock = _lock(self._directory)
         self.name = self._directory.name
-        self._lock = _lock(self._directory)
+        self._groups = cgroups.places(self.name)
+        (self._directory / GROUPS).write_text("".join(f"{group}\n" for group in self._groups))
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._boot()
@@ -74,13 +87,21 @@ class Machine:
         properties: further settings of the service.
         Raises MachineFailed when it was killed, or the host ended before it did.
         """
-        # systemd-run's own --wait goes over the bus: were that restarted, it would report a success at once.
         self._commands += 1
-        result = f"run/testhost-result-{self._commands}"
-        report = f"ExecStopPost=/bin/sh -c 'echo $$EXIT_CODE $$EXIT_STATUS > /{result}.new; mv /{result}.new /{result}'"
+        unit = f"testhost-{self._commands}.service"
+        folder = self.root / "run/pydockerd-testhost"
+        (folder / "report").write_text(REPORT)
+        (folder / "report").chmod(0o755)
+        # A plain nsenter would leave the process in a cgroup outside the host.
+        words = ["systemd-run", "--quiet", "--collect", "--pipe", f"--unit={unit}"]
+        report = f"ExecStopPost=/run/pydockerd-testhost/report /run/pydockerd-testhost/{unit}"
+        words += [f"--property={setting}" for setting in (report, "TasksMax=infinity", *properties)]
         with tempfile.TemporaryFile() as kept:
-            self._start(argv, [report, *properties], kept if quiet else None)
-            how, status = self._awaited(self.root / result).split()
+            output = kept if quiet else None
+            subprocess.run(
+                [*self._enter(), *words, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            )
+            how, status = self._awaited(unit, folder / unit).split()
             if quiet and (how, status) != ("exited", "0"):
                 kept.seek(0)
                 sys.stderr.write(kept.read().decode(errors="replace"))
@@ -93,40 +114,37 @@ class Machine:
         words = ["systemd-run", "--quiet", "--collect", "--wait", "--pty", "--working-directory=/root"]
         return subprocess.run([*self._enter(), *words, "/bin/bash", "--login"], check=False).returncode
 
-    def _start(self, argv: Sequence[str], properties: Sequence[str], output: IO[bytes] | None) -> None:
-        # A plain nsenter would leave the process in a cgroup outside the host.
-        words = ["systemd-run", "--quiet", "--collect", "--pipe", "--service-type=exec"]
-        words += [f"--property={setting}" for setting in ("TasksMax=infinity", *properties)]
-        started = subprocess.run(
-            [*self._enter(), *words, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
-        )
-        if started.returncode != 0:
-            raise MachineFailed(f"{argv[0]} could not be started in the test host")
-
-    def _awaited(self, result: Path) -> str:
+    def _awaited(self, unit: str, result: Path) -> str:
+        """What the service's report says: systemd-run stops waiting, without an error, when the bus or PID 1 starts
+        anew.
+        """
         assert self._process is not None
-        while True:
-            with contextlib.suppress(FileNotFoundError):
-                return result.read_text()
-            if self._process.poll() is not None:
-                raise MachineFailed("the test host ended before what ran in it")
-            time.sleep(0.05)
+        deadline = time.monotonic() + REPORT_SECONDS
+        while not result.exists():
+            ask = [*self._enter(), "systemctl", "is-active", unit]
+            state = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+            if state in ("active", "activating", "deactivating"):
+                deadline = time.monotonic() + REPORT_SECONDS
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise MachineFailed(f"{unit} in the test host ended without a report, or never began")
+            time.sleep(0.1)
+        return result.read_text()
 
     def _enter(self) -> list[str]:
         return ["nsenter", f"--target={self.pid}", "--all", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
                 f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8"]  # fmt: skip
 
     def _boot(self) -> None:
-        groups = cgroups.create(self.name)
+        cgroups.create(self._groups)
         options = ["unified" if each.unified else each.options for each in cgroups.hierarchies()]
         self._process = subprocess.Popen(
             # PID 1 dies with unshare, and unshare with us.  It must not see the terminal's Ctrl-C, which reboots.
             ["setpriv", "--pdeathsig", "KILL",
              "unshare", "--mount", "--pid", "--cgroup", "--net", "--uts", "--ipc", "--fork", "--kill-child",
-             BOOT_SCRIPT, self._template, self._directory, self.name, *options],
+             BOOT_SCRIPT, self._template, self._directory, *options],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=lambda: cgroups.enter(groups),  # noqa: PLW1509 - there are no threads here
+            preexec_fn=lambda: cgroups.enter(self._groups),  # noqa: PLW1509 - there are no threads here
         )  # fmt: skip
         deadline = time.monotonic() + BOOT_SECONDS
         while not self._is_up():
@@ -168,8 +186,7 @@ class Machine:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        cgroups.remove(self.name)
-        shutil.rmtree(self._directory)
+        _remove(self._directory)
         os.close(self._lock)
 
 
@@ -184,6 +201,16 @@ def _lock(directory: Path) -> int:
     return handle
 
 
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _sweep(runs: Path) -> None:
     """Remove what runs left that were killed."""
     for directory in runs.iterdir():
@@ -191,6 +218,12 @@ def _sweep(runs: Path) -> None:
             lock = _lock(directory)
         except BlockingIOError:
             continue
-        cgroups.remove(directory.name)
-        shutil.rmtree(directory)
+        _remove(directory)
         os.close(lock)
+
+
+def _remove(directory: Path) -> None:
+    recorded = directory / GROUPS
+    if recorded.exists():
+        cgroups.remove([Path(line) for line in recorded.read_text().splitlines()])
+    shutil.rmtree(directory)

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,19 +63,22 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "/var/cache") / "pydockerd-testhost"
 
 
-def ensure(deb: Path) -> Path:
+def ensure(deb: Path, others: Sequence[Path] = ()) -> Path:
     """The root filesystem for tests of ``deb``, made first where it is not cached.  Not to be written to.
 
+    others: packages that it depends on and the distribution lacks.
     Raises RootfsFailed.
     """
     depends, recommends = (_field(deb, name) for name in ("Depends", "Recommends"))
     sources = _apt_sources()
-    recipe = json.dumps([PACKAGES, MASKED, depends, recommends, sources, Path(__file__).read_text()])
-    root = cache_directory() / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    recipe = json.dumps([depends, recommends, sources, Path(__file__).read_text()]).encode()
+    for other in others:
+        recipe += other.read_bytes()
+    root = cache_directory() / hashlib.sha256(recipe).hexdigest()[:16]
     with _locked(root.with_suffix(".lock")):
         if not root.is_dir():
             _forget_unused()
-            _make(root, sources, ", ".join(filter(None, (depends, recommends))))
+            _make(root, sources, ", ".join(filter(None, (depends, recommends))), others)
         os.utime(root)
     return root
 
@@ -120,10 +123,13 @@ def _release() -> str:
     raise RootfsFailed("/etc/os-release has no VERSION_CODENAME: test hosts are made on Debian and Ubuntu only")
 
 
-def _make(root: Path, sources: list[str], dependencies: str) -> None:
+def _make(root: Path, sources: list[str], dependencies: str, others: Sequence[Path]) -> None:
     print(f"test host: making the root filesystem {root} (once; about a minute)", flush=True)
     unfinished = Path(tempfile.mkdtemp(prefix="making-", dir=root.parent))
     log = root.with_suffix(".log")
+    bring_others = [f"--customize-hook=copy-in {other} /tmp" for other in others]
+    if others:
+        bring_others.append('--customize-hook=chroot "$1" sh -c "apt-get --yes install /tmp/*.deb && rm /tmp/*.deb"')
     try:
         with log.open("w") as out:
             build = subprocess.run(
@@ -133,6 +139,7 @@ def _make(root: Path, sources: list[str], dependencies: str) -> None:
                     "--variant=apt",
                     f"--include={','.join(PACKAGES)}",
                     '--aptopt=APT::Install-Recommends "false"',
+                    *bring_others,
                     '--customize-hook=chroot "$1" apt-get --yes satisfy "$DEPENDENCIES"',
                     f'--customize-hook=chroot "$1" sh -c "{DOCKER_CLIENT}"',
                     _release(),

@@ -1,0 +1,121 @@
+"""An archive of images, laid out in a temporary directory: its files by their names in the archive."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from dockerd_py.errors import BadArchive
+from dockerd_py.store.archive import client, spool
+from dockerd_py.store.files import make_directory, store_errors
+
+_MAX_JSON = 8 << 20
+_MAX_LINKS = 8
+_PIECE = 1 << 20
+_RESERVE = 0.05  # of the file system's free space, which an archive never gets
+
+
+class Spooled:
+    """Names are those in the archive, "/" between their parts; links are followed inside the archive alone."""
+
+    def __init__(self, directory: Path, index: dict[str, dict[str, Any]]) -> None:
+        self._directory = directory
+        self._files: dict[str, int] = index["files"]
+        self._links: dict[str, str] = index["links"]
+
+    def names(self) -> list[str]:
+        return sorted((*self._files, *self._links))
+
+    def has(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def size(self, name: str) -> int:
+        """Raises BadArchive where there is no such file."""
+        return self._path(name).stat().st_size
+
+    async def read(self, name: str, limit: int = _MAX_JSON) -> bytes:
+        """All of a small file.  Raises BadArchive."""
+        path = self._path(name)
+        if path.stat().st_size > limit:
+            raise BadArchive(f"{_show(name)} in the archive is longer than {limit} bytes")
+        return await asyncio.to_thread(path.read_bytes)
+
+    async def json(self, name: str) -> Any:
+        """Raises BadArchive for what is no JSON."""
+        return parse(await self.read(name), name)
+
+    async def pieces(self, name: str, digest: str = "") -> AsyncGenerator[bytes, None]:
+        """A file's contents.  Raises BadArchive, at the end, if they are not those of ``digest`` ("": any)."""
+        hasher = hashlib.sha256()
+        fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while piece := await asyncio.to_thread(_read, fd, hasher.update if digest else None):
+                yield piece
+        finally:
+            os.close(fd)
+        if digest and f"sha256:{hasher.hexdigest()}" != digest:
+            raise BadArchive(f"{_show(name)} in the archive is not what its digest {digest} says")
+
+    def _find(self, name: str) -> int | None:
+        for _ in range(_MAX_LINKS):
+            if name in self._files:
+                return self._files[name]
+            if name not in self._links:
+                break
+            name = self._links[name]
+        return None
+
+    def _path(self, name: str) -> Path:
+        number = self._find(name)
+        if number is None:
+            raise BadArchive(f"the archive has no {_show(name)}, which it speaks of")
+        return self._directory / str(number)
+
+
+@asynccontextmanager
+async def spooled(
+    source: AsyncIterator[bytes], parent: Path, progress: Callable[[int], None] | None = None
+) -> AsyncIterator[Spooled]:
+    """Lay the archive that ``source`` yields, plain or compressed, out below ``parent``; gone after the block.
+
+    Raises BadArchive, StoreError and what ``source`` raises.
+    """
+    directory = parent / f"load-{secrets.token_hex(8)}"
+    try:
+        with store_errors(f"cannot use {parent} for temporary files"):
+            make_directory(parent)
+            directory.mkdir(0o700)
+            room = os.statvfs(directory)
+        limit = int(room.f_bavail * room.f_frsize * (1 - _RESERVE))
+        await client.feed("spool", [os.fspath(directory), str(limit)], source, "cannot load the archive", progress)
+        text = await asyncio.to_thread((directory / spool.INDEX).read_text)
+        yield Spooled(directory, json.loads(text))
+    finally:
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+
+
+def parse(data: bytes, name: str) -> Any:
+    """JSON of a stranger's.  Raises BadArchive."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise BadArchive(f"{_show(name)} in the archive is no JSON") from None
+
+
+def _read(fd: int, update: Callable[[bytes], None] | None) -> bytes:
+    piece = os.read(fd, _PIECE)
+    if update is not None:
+        update(piece)
+    return piece
+
+
+def _show(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")[:200]

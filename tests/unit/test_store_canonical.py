@@ -1,0 +1,212 @@
+"""The archives that we make ourselves: one form, the same for the same tree, and readable by everybody."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterable
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from store_house import directory, hardlink, member, needs_root, run, stream, symlink, tar
+
+from dockerd_py.errors import StoreError
+from dockerd_py.store.archive import outgoing
+from dockerd_py.store.archive.client import unpack
+from dockerd_py.store.drivers.base import Whiteouts
+
+pytestmark = needs_root
+
+
+def archive_of(
+    path: Path, form: str = outgoing.PLAIN, chosen: Iterable[tuple[bytes, bool]] | None = None
+) -> bytes:
+    async def collect() -> bytes:
+        async with aclosing(outgoing.canonical(path, form, chosen)) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    return run(collect())
+
+
+def names_in(data: bytes) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
+        return archive.getnames()
+
+
+def facts(top: Path) -> dict[str, tuple[object, ...]]:
+    """All that an archive should carry of a tree."""
+    found: dict[str, tuple[object, ...]] = {}
+    inodes: dict[int, str] = {}
+    for base, directories, files in os.walk(top):
+        for name in sorted((*directories, *files)):
+            path = os.path.join(base, name)
+            relative = os.path.relpath(path, top)
+            info = os.lstat(path)
+            if stat.S_ISREG(info.st_mode) and info.st_size < 1 << 25:
+                content: object = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            else:
+                content = os.readlink(path) if stat.S_ISLNK(info.st_mode) else info.st_rdev
+            first = inodes.setdefault(info.st_ino, relative)
+            xattrs = {key: os.getxattr(path, key, follow_symlinks=False) for key in sorted(os.listxattr(
+                path, follow_symlinks=False))}  # fmt: skip
+            mode = info.st_mode
+            size = 0 if stat.S_ISDIR(mode) else info.st_size
+            found[relative] = (mode, info.st_uid, info.st_gid, size, info.st_mtime_ns, content, first, str(xattrs))
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "tree"
+    (top / "b").mkdir(parents=True, mode=0o750)
+    (top / "a.d").mkdir()
+    (top / "a").mkdir()
+    (top / "a/x").write_bytes(b"x")
+    (top / "b/motd").write_bytes(b"hello\n")
+    os.link(top / "b/motd", top / "a/same")
+    (top / "su").write_bytes(b"su")
+    os.chown(top / "su", 3_000_000, 4_000_000_000)
+    (top / "su").chmod(0o4755)
+    os.setxattr(top / "su", "user.note", b"\x00\xff=\n")
+    os.setxattr(top / "su", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    os.setxattr(top / "b", "user.dir", b"d")
+    os.symlink("b/motd", top / "link")
+    os.symlink("t" * 400, top / "long-link")
+    os.symlink(os.fsdecode(b"\xe9"), top / "odd-link")
+    os.mkfifo(top / "fifo", 0o622)
+    os.mknod(top / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (top / os.fsdecode(b"caf\xe9")).write_bytes(b"latin")
+    (top / "grün").write_bytes(b"utf-8")
+    (top / ("n" * 250)).write_bytes(b"long")
+    deep = top / "/".join(["deep-directory-name"] * 20)
+    deep.mkdir(parents=True)
+    (deep / "f").write_bytes(b"deep")
+    with open(top / "sparse", "wb") as file:
+        file.seek(3 << 20)
+        file.write(b"data")
+        file.truncate(5 << 20)
+    (top / "zeros").write_bytes(b"x" + bytes(2 << 20) + b"x")
+    with open(top / "hole", "wb") as file:
+        file.truncate(2 << 20)
+    (top / "random").write_bytes(os.urandom((1 << 20) + 77))
+    for name, when in (("su", 1_600_000_000_123_456_789), ("a/x", -1_500_000_000), ("b/motd", 10**9), ("link", 7)):
+        os.utime(top / name, ns=(0, when), follow_symlinks=False)
+    return top
+
+
+def test_the_same_tree_gives_the_same_bytes(tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(tree, tmp_path / "ignored", symlinks=True, ignore=shutil.ignore_patterns("fifo", "null", "odd*"))
+    subprocess.run(["cp", "-a", "--sparse=never", tree, tmp_path / "copy"], check=True)
+    assert archive_of(tree) == archive_of(tmp_path / "copy")
+
+
+def test_names_come_sorted_with_directories_before_what_is_in_them(tree: Path) -> None:
+    names = [name.split("/") for name in names_in(archive_of(tree))]
+    assert names == sorted(names, key=lambda parts: [os.fsencode(part) for part in parts])
+    assert ["a"] in names
+    assert ["a", "x"] in names
+    assert ["."] not in names
+
+
+def test_all_of_it_comes_back_through_our_own_reader(tree: Path, tmp_path: Path) -> None:
+    (tree / "null").unlink()  # an image's archive may not bring it there
+    data = archive_of(tree)
+    target = tmp_path / "target"
+    target.mkdir()
+    result = run(unpack(stream(data, 100_000), target, Whiteouts.OVERLAY))
+    assert facts(target) == facts(tree)
+    assert result.diff_id == "sha256:" + hashlib.sha256(archive_of(target)).hexdigest()
+
+
+def test_all_of_it_comes_back_through_gnu_tar(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    command = ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", "-", "-C", tmp_path / "target"]
+    done = subprocess.run(command, input=archive_of(tree), check=True, capture_output=True)
+    assert facts(tmp_path / "target") == facts(tree), done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bsdtar") is None, reason="needs bsdtar")
+def test_all_of_it_is_seen_by_bsdtar(tree: Path) -> None:
+    done = subprocess.run(["bsdtar", "-tf", "-"], input=archive_of(tree), check=True, capture_output=True)
+    assert len(done.stdout.splitlines()) == len(facts(tree))
+
+
+def test_holes_take_no_room(tree: Path) -> None:
+    for name in tree.iterdir():
+        if name.name not in ("sparse", "hole", "zeros"):
+            name.unlink() if name.is_symlink() or not name.is_dir() else shutil.rmtree(name)
+    assert len(archive_of(tree)) < 300_000
+
+
+def test_a_file_of_ten_gigabytes_of_holes_is_quick(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    with open(tmp_path / "d/huge", "wb") as file:
+        file.seek(10 << 30)
+        file.write(b"end")
+    begun = time.monotonic()
+    data = archive_of(tmp_path / "d")
+    assert time.monotonic() - begun < 5
+    assert len(data) < 200_000
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getmember("huge").size == (10 << 30) + 3
+
+
+def test_a_socket_is_left_out(tmp_path: Path) -> None:
+    os.mknod(tmp_path / "socket", stat.S_IFSOCK | 0o600)
+    (tmp_path / "file").touch()
+    assert names_in(archive_of(tmp_path)) == ["file"]
+
+
+def test_an_empty_directory_gives_an_empty_archive(tmp_path: Path) -> None:
+    assert archive_of(tmp_path) == bytes(1024)
+
+
+LAYER = tar(
+    directory("d"),
+    member("d/.wh..wh..opq"),
+    member("d/new", data=b"1"),
+    directory("e"),
+    member("e/.wh.gone"),
+    member(".wh.top"),
+    symlink("s", "d"),
+    hardlink("e/same", "d/new"),
+)
+
+
+def test_whiteouts_of_overlayfs_become_an_archives(tmp_path: Path) -> None:
+    run(unpack(stream(LAYER), tmp_path, Whiteouts.OVERLAY))
+    data = archive_of(tmp_path, outgoing.OVERLAY)
+    assert sorted(names_in(data)) == sorted(
+        [".wh.top", "d", "d/.wh..wh..opq", "d/new", "e", "e/.wh.gone", "e/same", "s"]
+    )
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert all(entry.isreg() for entry in archive if "/.wh." in f"/{entry.name}")
+        assert not any("overlay" in key for entry in archive for key in entry.pax_headers)
+
+
+def test_whiteouts_of_aufs_stay_and_its_bookkeeping_goes(tmp_path: Path) -> None:
+    for name in ("d", ".wh..wh.plnk", ".wh..wh.orph"):
+        (tmp_path / name).mkdir()
+    for name in ("d/.wh..wh..opq", ".wh.gone", ".wh..wh.aufs", ".wh..wh.plnk/1.2", "d/f"):
+        (tmp_path / name).touch()
+    assert sorted(names_in(archive_of(tmp_path, outgoing.AUFS))) == [".wh.gone", "d", "d/.wh..wh..opq", "d/f"]
+
+
+def test_only_what_is_chosen_is_taken(tree: Path) -> None:
+    chosen = [(b"b", False), (b"b/motd", False), (b"a/gone", True), (b".", False), (b"a", False)]
+    data = archive_of(tree, outgoing.PLAIN, chosen)
+    assert names_in(data) == [".", "a", "a/.wh.gone", "b", "b/motd"]
+
+
+def test_a_name_that_would_hide_another_file_is_refused_in_a_layer(tmp_path: Path) -> None:
+    (tmp_path / ".wh.passwd").touch()
+    with pytest.raises(StoreError, match=r"\.wh\.passwd cannot be part of an image"):
+        archive_of(tmp_path, outgoing.OVERLAY)
+    assert names_in(archive_of(tmp_path)) == [".wh.passwd"]
