@@ -94,10 +94,10 @@ def copy_names_what_is_missing(version: ApiVersion) -> bool:
     return version >= (1, 10)
 
 
-def asks_before_moving_a_tag(version: ApiVersion) -> bool:
-    """Whether a tag that another image has is moved only by force.  (The first year's server moved it always, as
-    today's does.)"""
-    return FIRST_YEAR < version < (1, 24)
+def always_moves_tags(version: ApiVersion) -> bool:
+    """Whether a tag that another image has is moved whatever ``force`` says.  (The first year's server moved it where
+    nothing was said, its reference promised the refusal; then it took ``force=1``.)"""
+    return version >= (1, 24)
 
 
 def has_insert(version: ApiVersion) -> bool:

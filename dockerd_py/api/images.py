@@ -61,7 +61,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def tag(call: Call) -> web.StreamResponse:
-    force = not eras.asks_before_moving_a_tag(call.version) or call.flag("force")
+    force = eras.always_moves_tags(call.version) or call.flag("force", default=eras.is_first_year(call.version))
     await call.engine.images.tag(call.name, call.text("repo"), call.text("tag"), force)
     return call.empty(201)
 
