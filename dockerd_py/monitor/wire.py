@@ -68,7 +68,7 @@ def close_all(fds: list[int]) -> None:
 
 
 def bind(path: str, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
-    """A listening socket at ``path``, mode 0600, in place of what was there.
+    """A listening socket at ``path``, mode 0600, in place of what was there.  Whoever sees it can connect.
 
     The directory may be any length: sun_path holds 108 bytes, so the name is given relative to the directory's
     file descriptor.
@@ -77,16 +77,14 @@ def bind(path: str, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, kind)
     dir_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            os.unlink(name, dir_fd=dir_fd)
-        except FileNotFoundError:
-            pass
+        new = f".{name}.{os.getpid()}"
         old = os.umask(0o177)
         try:
-            sock.bind(f"/proc/self/fd/{dir_fd}/{name}")
+            sock.bind(f"/proc/self/fd/{dir_fd}/{new}")
         finally:
             os.umask(old)
         sock.listen(4096)
+        os.rename(new, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
     except OSError:
         sock.close()
         raise
