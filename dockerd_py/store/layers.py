@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from dockerd_py.errors import BadParameter, Conflict, PydockerdError, StoreError
+from dockerd_py.errors import BadParameter, PydockerdError, StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.archive import outgoing, skeleton
 from dockerd_py.store.archive.client import unpack
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, new_cache_id
 from dockerd_py.store.files import store_errors
+from dockerd_py.store.holds import Holds, check_ready
 from dockerd_py.store.tasks import uninterrupted
 
 log = logging.getLogger(__name__)
@@ -53,23 +54,6 @@ class RwLayer:
     container_id: str
     cache_id: str
     parent_chain: str | None
-
-
-class Holds:
-    """Made by ``LayerStore.holding``."""
-
-    def __init__(self, driver: str) -> None:
-        self._driver = driver
-        self.cache_ids: list[str] = []
-
-    def take(self, connection: sqlite3.Connection, chain: str) -> None:
-        """Hold a chain that is ready; inside ``Database.run``.  Raises Conflict if it is being removed."""
-        check_ready(connection, self._driver, chain)
-        self.cache_ids.append(new_cache_id())
-        connection.execute(
-            "INSERT INTO layers (cache_id, driver, parent_chain, state) VALUES (?, ?, ?, 'intended')",
-            (self.cache_ids[-1], self._driver, chain),
-        )
 
 
 class LayerStore:
@@ -108,8 +92,7 @@ class LayerStore:
         left then.
         """
         parents = self._cache_ids(parent)
-        if len(parents) >= self._driver.max_depth:
-            raise BadParameter(f"max depth exceeded: an image can have {self._driver.max_depth} layers")
+        self.check_depth(len(parents) + 1)
         cache_id = new_cache_id()
         self._unadopted.add(cache_id)
         try:
@@ -146,6 +129,11 @@ class LayerStore:
         finally:
             if holds.cache_ids:
                 await uninterrupted(self._discard(holds.cache_ids))
+
+    def check_depth(self, count: int) -> None:
+        """Raises BadParameter if no image can have as many layers."""
+        if count > self._driver.max_depth:
+            raise BadParameter(f"max depth exceeded: an image can have {self._driver.max_depth} layers")
 
     async def hold(self, holds: Holds, chain: str) -> None:
         """Raises Conflict if the layers are being removed."""
@@ -425,15 +413,6 @@ class LayerStore:
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
-
-
-def check_ready(connection: sqlite3.Connection, driver: str, chain: str) -> None:
-    """Raises Conflict."""
-    ready = connection.execute(
-        "SELECT 1 FROM layers WHERE driver = ? AND chain_id = ? AND state = 'ready'", (driver, chain),
-    ).fetchone()
-    if not ready:
-        raise Conflict("conflict: the image is being removed")
 
 
 def chain_id(parent: str | None, diff_id: str) -> str:
