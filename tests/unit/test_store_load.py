@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from random import Random
 
 import pytest
 from store_house import a_container, directory, layer_directories, member, needs_root, opened, rows, run, stream, tar
@@ -208,6 +209,27 @@ def test_an_archive_that_swells_stops_before_the_disk_is_full(tmp_path: Path) ->
         run(steps())
     finally:
         mounts.unmount(small)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_archive_is_loaded_or_refused_and_leaves_nothing(tmp_path: Path, seed: int) -> None:
+    random = Random(seed)
+    whole = archive(BASE, MIDDLE, TOP)
+
+    async def steps() -> None:
+        async with opened(tmp_path / "root") as store:
+            for _ in range(12):
+                data = bytearray(whole)
+                for _ in range(random.randint(1, 4)):
+                    at = random.randrange(len(data))
+                    data[at : at + random.randint(0, 3)] = random.randbytes(random.randint(0, 3))
+                with contextlib.suppress(BadArchive):
+                    await load(store, bytes(data))
+                for image in store.images.list():
+                    await store.images.remove(image.id, lambda _: [], force=True)
+                assert await is_empty(store)
+
+    run(steps())
 
 
 def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
