@@ -260,7 +260,7 @@ class LayerStore:
         await uninterrupted(self._unmount_rw(container_id))
 
     @asynccontextmanager
-    async def mounted_rw(self, container_id: str) -> AsyncIterator[Path]:
+    async def held_rw(self, container_id: str) -> AsyncIterator[Path]:
         """The container's root filesystem, mounted for the length of the block whether the container runs or not.
 
         Raises StoreError.  Where the container is removed meanwhile, its files go under the reader's eyes.

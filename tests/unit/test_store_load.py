@@ -77,7 +77,7 @@ def test_layers_lie_on_each_other_and_come_out_as_they_went_in(tmp_path: Path, d
             image = store.images.get("image:v1")
             row = a_container(store, image.id)
             await store.create_container(row, image.chain_id)
-            async with store.layers.mounted_rw(row.id) as root:
+            async with store.layers.held_rw(row.id) as root:
                 assert not (root / "etc/a").exists()
                 assert (root / "etc/b").read_bytes() == b"top" * 400
                 assert os.listdir(root / "d") == ["new"]
