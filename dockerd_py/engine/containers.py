@@ -294,7 +294,7 @@ class Containers:
         return self._export(record)
 
     async def _export(self, record: Record) -> AsyncGenerator[bytes, None]:
-        async with self._store.layers.mounted_rw(record.id) as root, aclosing(outgoing.canonical(root)) as pieces:
+        async with self._store.layers.held_rw(record.id) as root, aclosing(outgoing.canonical(root)) as pieces:
             async for piece in pieces:
                 yield piece
 

@@ -81,7 +81,7 @@ class Contents:
                 )
 
             layers = self._store.layers
-            layers.check_depth(layers.parent_chain(record.id))  # before anything is stopped for it
+            layers.check_room_on(layers.parent_chain(record.id))  # before anything is stopped for it
             async with self._paused(record, options.pause), contents.layer(layers.view_rw(record.id)) as tar:
                 image = await self._store.images.derive(
                     tar, describe, parent_id=record.image_id, chain=layers.parent_chain(record.id), name=name
@@ -161,7 +161,7 @@ class Contents:
         mounts += [(bind.source, bind.target, bind.read_only) for bind in record.host.binds]
         targets = {posixpath.normpath(target): (source, target, ro) for source, target, ro in mounts}
         ordered = tuple(targets[each] for each in sorted(targets, key=lambda each: each.count("/")))
-        async with self._store.layers.mounted_rw(record.id) as path:
+        async with self._store.layers.held_rw(record.id) as path:
             yield contents.Root(path, ordered)
 
     def _publish(self, action: str, ref: str, path: str) -> None:

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from dockerd_py.errors import BadParameter, Conflict, NotSupported, PydockerdError, StoreError
+from dockerd_py.errors import BadParameter, NotSupported, PydockerdError, StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.archive import outgoing, skeleton
 from dockerd_py.store.archive.client import unpack
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, Whiteouts, new_cache_id
 from dockerd_py.store.files import store_errors
+from dockerd_py.store.holds import Holds, check_ready
 from dockerd_py.store.tasks import uninterrupted
 
 log = logging.getLogger(__name__)
@@ -67,23 +68,6 @@ class RwView:
     """Whether ``upper`` holds only what was changed; else it is the whole tree, and ``lowers`` the one below."""
 
 
-class Holds:
-    """Made by ``LayerStore.holding``."""
-
-    def __init__(self, driver: str) -> None:
-        self._driver = driver
-        self.cache_ids: list[str] = []
-
-    def take(self, connection: sqlite3.Connection, chain: str) -> None:
-        """Hold a chain that is ready; inside ``Database.run``.  Raises Conflict if it is being removed."""
-        check_ready(connection, self._driver, chain)
-        self.cache_ids.append(new_cache_id())
-        connection.execute(
-            "INSERT INTO layers (cache_id, driver, parent_chain, state) VALUES (?, ?, ?, 'intended')",
-            (self.cache_ids[-1], self._driver, chain),
-        )
-
-
 class LayerStore:
     """All layers of one driver.  ``load`` has to run before anything else."""
 
@@ -119,7 +103,7 @@ class LayerStore:
         Raises BadArchive, StoreError, BadParameter (too many layers), and whatever ``source`` raises; nothing is
         left then.
         """
-        self.check_depth(parent)
+        self.check_room_on(parent)
         parents = self._cache_ids(parent)
         cache_id = new_cache_id()
         self._unadopted.add(cache_id)
@@ -158,6 +142,14 @@ class LayerStore:
             if holds.cache_ids:
                 await uninterrupted(self._discard(holds.cache_ids))
 
+    def check_depth(self, count: int) -> None:
+        """Raises BadParameter if no image can have as many layers."""
+        if count > self._driver.max_depth:
+            raise BadParameter(
+                f"max depth exceeded: an image can have {self._driver.max_depth} layers; export a container of it and "
+                "import that to begin again with one"
+            )
+
     async def hold(self, holds: Holds, chain: str) -> None:
         """Raises Conflict if the layers are being removed."""
         await self._db.run(lambda connection: holds.take(connection, chain))
@@ -184,14 +176,9 @@ class LayerStore:
         """All read-only layers that are ready."""
         return tuple(self._layers.values())
 
-    def check_depth(self, parent: str | None) -> None:
+    def check_room_on(self, parent: str | None) -> None:
         """Raises BadParameter when there can't be one more layer on the chain ``parent``."""
-        most = self._driver.max_depth
-        if len(self.chain(parent)) >= most:
-            raise BadParameter(
-                f"max depth exceeded: an image can have {most} layers; export a container of it and import that "
-                "to begin again with one"
-            )
+        self.check_depth(len(self.chain(parent)) + 1)
 
     async def tar_size(self, layer: Layer) -> int:
         """Bytes of the tar that the layer came in as.  Raises StoreError."""
@@ -296,7 +283,7 @@ class LayerStore:
         await uninterrupted(self._unmount_rw(container_id))
 
     @asynccontextmanager
-    async def mounted_rw(self, container_id: str) -> AsyncIterator[Path]:
+    async def held_rw(self, container_id: str) -> AsyncIterator[Path]:
         """The container's root filesystem, mounted for the length of the block whether the container runs or not.
 
         Raises StoreError.  Where the container is removed meanwhile, its files go under the reader's eyes.
@@ -468,15 +455,6 @@ class LayerStore:
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
-
-
-def check_ready(connection: sqlite3.Connection, driver: str, chain: str) -> None:
-    """Raises Conflict."""
-    ready = connection.execute(
-        "SELECT 1 FROM layers WHERE driver = ? AND chain_id = ? AND state = 'ready'", (driver, chain),
-    ).fetchone()
-    if not ready:
-        raise Conflict("conflict: the image is being removed")
 
 
 def chain_id(parent: str | None, diff_id: str) -> str:

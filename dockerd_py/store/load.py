@@ -15,8 +15,9 @@ from pathlib import Path
 from dockerd_py.errors import BadArchive
 from dockerd_py.store import layouts
 from dockerd_py.store.archive.spooled import Spooled, spooled
+from dockerd_py.store.holds import Holds
 from dockerd_py.store.images import ImageStore, NewImage, StoredImage
-from dockerd_py.store.layers import Holds, LayerStore, chain_id
+from dockerd_py.store.layers import LayerStore, chain_id
 
 Progress = Callable[[str, int, int], None]
 """(diff id, or "" while the archive comes in; bytes done; bytes in all, 0 for unknown)."""
@@ -41,6 +42,8 @@ class Loader:
             self._layers.holding() as holds,
         ):
             wanted = await layouts.read(archive)
+            for image in wanted:
+                self._layers.check_depth(len(image.layers))
             new = []
             for image in wanted:
                 chain, diff_ids = await self._layers_of(image, archive, holds, progress)

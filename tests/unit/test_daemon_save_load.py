@@ -501,6 +501,29 @@ def test_a_client_that_leaves_in_the_middle_of_export_leaves_no_mount(own_daemon
     until(lambda: not helpers(own_daemon))
 
 
+def test_a_client_that_does_not_read_costs_no_memory(own_daemon: Daemon) -> None:
+    own_daemon.post("/images/create?fromSrc=-&repo=big", tar(member("big", data=os.urandom(100 << 20))))
+    assert own_daemon.process is not None
+    before = resident(own_daemon.process.pid)
+    clients = []
+    for path in (own_daemon.create("true", Image="big").join(("/containers/", "/export")), "/images/big/get"):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(os.fspath(own_daemon.socket))
+        client.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+        clients.append(client)
+    time.sleep(1)
+    assert resident(own_daemon.process.pid) < before + (16 << 20)
+    assert len(helpers(own_daemon)) == 2
+    for client in clients:
+        client.close()
+    until(lambda: not helpers(own_daemon))
+
+
+def resident(pid: int) -> int:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) << 10
+
+
 def test_a_container_that_starts_during_its_export_keeps_its_root(own_daemon: Daemon) -> None:
     container = own_daemon.create("sh", "-c", "while ls / >/dev/null; do sleep 0.1; done")
     with socket.socket(socket.AF_UNIX) as client:

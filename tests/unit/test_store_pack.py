@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -13,9 +14,11 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from store_house import Member, directory, hardlink, member, needs_root, run, stream, symlink, tar
 
-from dockerd_py.errors import StoreError
+from dockerd_py.errors import BadArchive, StoreError
 from dockerd_py.store.archive import outgoing, skeleton
 from dockerd_py.store.archive.client import unpack
 from dockerd_py.store.drivers.base import Whiteouts
@@ -212,6 +215,34 @@ def test_a_file_beyond_eight_gigabytes_of_holes(house: House, tmp_path: Path) ->
         file.write(b"end")
     command = ["tar", "-C", tmp_path, "--format=posix", "--sparse", "-cf", "-", "huge"]
     house.there_and_back(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+NAMES = st.sampled_from(
+    ["a", "b", "a/x", "a/y", "b/x", "a/b/x", "l/x", "l", "./a", ".wh.a", "a/.wh.x", "a/.wh..wh..opq"]
+)
+
+
+@st.composite
+def members_of_an_archive(draw: st.DrawFn) -> Member:
+    name = draw(NAMES)
+    kind = draw(st.sampled_from(["file", "file", "file", "directory", "link", "hard link"]))
+    if kind == "directory":
+        return directory(name)
+    if kind == "link":
+        return symlink(name, draw(st.sampled_from(["a", "b", "x"])))
+    if kind == "hard link":
+        return hardlink(name, draw(NAMES))
+    return member(name, data=draw(st.binary(max_size=1500)))
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(members=st.lists(members_of_an_archive(), max_size=14), whiteouts=st.sampled_from(list(Whiteouts)))
+def test_whatever_can_be_unpacked_comes_out_again(tmp_path: Path, members: list[Member], whiteouts: Whiteouts) -> None:
+    base = tmp_path / os.urandom(4).hex()
+    base.mkdir()
+    with contextlib.suppress(BadArchive):
+        House(base).there_and_back(tar(*members), whiteouts)
+    shutil.rmtree(base)
 
 
 def test_the_skeleton_of_many_small_files_is_small(house: House) -> None:

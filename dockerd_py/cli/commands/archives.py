@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 
-from dockerd_py.cli import progress, terminal
+from dockerd_py.cli import progress, terminal, uploads
 from dockerd_py.cli.client import Client, container_path, messages
 from dockerd_py.cli.command import Command
 from dockerd_py.cli.errors import CliError, UsageError
@@ -15,12 +15,11 @@ from dockerd_py.flags import Flag, Parsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
     from dockerd_py.cli.transport import Response
 
-_PIECE = 256 * 1024
 _OUTPUT = Flag(("-o", "--output"), help="Write to a file instead of standard output", metavar="FILE")
 
 
@@ -49,19 +48,14 @@ def load(client: Client, given: Parsed) -> int:
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise CliError(f"{name}: {error.strerror}") from None
-    found = os.fstat(fd)
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
         raise CliError(f"{name}: a directory; it must be an archive of images")
-    headers = {"Content-Type": "application/x-tar"}
-    total = None
-    if stat.S_ISREG(found.st_mode):
-        total = max(0, found.st_size - os.lseek(fd, 0, os.SEEK_CUR))
-        headers["Content-Length"] = str(total)
-    body = _pieces(fd, total)
+    total = uploads.bytes_left(fd)
+    body = uploads.pieces(fd, total)
     if not quiet:
         body = progress.shown(body, "Sending", total)
     try:
-        response = client.upload("/images/load", {"quiet": quiet}, body, headers)
+        response = client.upload("/images/load", {"quiet": quiet}, body, uploads.headers_for(total))
     finally:
         body.close()  # puts the terminal back where sending stopped early
     _report(messages(response))
@@ -113,19 +107,6 @@ def _write(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def _pieces(fd: int, total: int | None) -> Generator[bytes, None, None]:
-    left = total
-    while left is None or left > 0:
-        piece = os.read(fd, _PIECE if left is None else min(_PIECE, left))
-        if not piece:
-            if left:
-                raise CliError("the archive became shorter while it was sent")
-            return
-        if left is not None:
-            left -= len(piece)
-        yield piece
 
 
 def _report(news: Iterable[Any]) -> None:

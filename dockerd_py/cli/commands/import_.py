@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 
-from dockerd_py.cli import progress, terminal
+from dockerd_py.cli import progress, terminal, uploads
 from dockerd_py.cli.client import Client, messages
 from dockerd_py.cli.command import Command
 from dockerd_py.cli.errors import CliError, ConnectionLost, UsageError
@@ -16,12 +16,8 @@ from dockerd_py.flags import Flag, Parsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from dockerd_py.cli.client import Query
     from dockerd_py.cli.transport import Response
-
-_PIECE = 256 * 1024
 
 
 def import_(client: Client, given: Parsed) -> int:
@@ -55,30 +51,12 @@ def _request(client: Client, query: Query, fd: int) -> Response:
     """fd: where the tarball is read from; -1 where the daemon fetches it."""
     if fd < 0:
         return client.request("POST", "/images/create", query)
-    found = os.fstat(fd)
-    headers = {"Content-Type": "application/x-tar"}
-    total = None
-    if stat.S_ISREG(found.st_mode):
-        total = max(0, found.st_size - os.lseek(fd, 0, os.SEEK_CUR))
-        headers["Content-Length"] = str(total)
-    body = progress.shown(_pieces(fd, total), "Sending", total)
+    total = uploads.bytes_left(fd)
+    body = progress.shown(uploads.pieces(fd, total), "Sending", total)
     try:
-        return client.upload("/images/create", query, body, headers)
+        return client.upload("/images/create", query, body, uploads.headers_for(total))
     finally:
         body.close()  # puts the terminal back where sending stopped early
-
-
-def _pieces(fd: int, total: int | None) -> Generator[bytes, None, None]:
-    left = total
-    while left is None or left > 0:
-        piece = os.read(fd, _PIECE if left is None else min(_PIECE, left))
-        if not piece:
-            if left:
-                raise CliError("the tarball became shorter while it was sent")
-            return
-        if left is not None:
-            left -= len(piece)
-        yield piece
 
 
 def _image_id(response: Response) -> str:

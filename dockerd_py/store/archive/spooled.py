@@ -17,7 +17,8 @@ from dockerd_py.errors import BadArchive
 from dockerd_py.store.archive import client, spool
 from dockerd_py.store.files import make_directory, store_errors
 
-_MAX_JSON = 8 << 20
+_MAX_JSON = 4 << 20
+_MAX_ALL_JSON = 24 << 20
 _MAX_LINKS = 8
 _PIECE = 1 << 20
 _RESERVE = 0.05  # of the file system's free space, which an archive never gets
@@ -30,6 +31,7 @@ class Spooled:
         self._directory = directory
         self._files: dict[str, int] = index["files"]
         self._links: dict[str, str] = index["links"]
+        self._read = 0
 
     def names(self) -> list[str]:
         return sorted((*self._files, *self._links))
@@ -44,8 +46,12 @@ class Spooled:
     async def read(self, name: str, limit: int = _MAX_JSON) -> bytes:
         """All of a small file.  Raises BadArchive."""
         path = self._path(name)
-        if path.stat().st_size > limit:
+        size = path.stat().st_size
+        self._read += size
+        if size > limit:
             raise BadArchive(f"{_show(name)} in the archive is longer than {limit} bytes")
+        if self._read > _MAX_ALL_JSON:
+            raise BadArchive(f"the archive's descriptions of its images are longer than {_MAX_ALL_JSON} bytes")
         return await asyncio.to_thread(path.read_bytes)
 
     async def json(self, name: str) -> Any:
