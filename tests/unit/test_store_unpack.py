@@ -330,6 +330,7 @@ OUTSIDE = [
     ("an absolute hard link", [hardlink("a", "/etc/passwd")], "a: hard link to /etc/passwd is an absolute path"),
     ("a hard link to nothing", [hardlink("a", "b")], "a: hard link to b, which the archive has not brought"),
     ("a hard link to a directory", [directory("d"), hardlink("a", "d")], "which is no file"),
+    ("a hard link into what it replaces", [member("a/b"), hardlink("a", "a/b")], "in the directory that it replaces"),
     ("a hard link to the root", [hardlink("a", ".")], "hard link to the root"),
     ("a write through an absolute link", [symlink("a", "/tmp"), member("a/escape", data=b"x")],
      "a/escape: a on its way is a symbolic link to /tmp, which leads out"),

@@ -170,6 +170,8 @@ class Extractor:
             raise BadArchive(missing) from None
         if stat.S_ISDIR(info.st_mode) or _is_whiteout(info) or parts[-1].startswith(WHITEOUT):
             raise BadArchive(f"{entry.shown}: hard link to {show(entry.linkname)}, which is no file")
+        if target.startswith(path + "/"):
+            raise BadArchive(f"{entry.shown}: hard link to {show(entry.linkname)}, in the directory that it replaces")
         if target != path:
             self._retry(path, lambda: os.link(target, path, follow_symlinks=False))
 
