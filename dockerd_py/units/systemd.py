@@ -261,10 +261,11 @@ class SystemdUnits:
                 return await self._link.job("StartTransientUnit", name, "fail", asked, timeout=within)
             except BusError as error:
                 match = _REFUSED.search(str(error))
-                if match is None or match[1] not in OPTIONAL or match[1] in self._refused:
+                if match is None or match[1] not in OPTIONAL or match[1] not in {entry[0] for entry in asked}:
                     raise
-                self._refused.add(match[1])
-                log.warning("this systemd refuses %s on a scope: going on without it", match[1])
+                if match[1] not in self._refused:  # another start may have learnt it meanwhile
+                    self._refused.add(match[1])
+                    log.warning("this systemd refuses %s on a scope: going on without it", match[1])
 
     async def _settled(self, name: str, deadline: float) -> str:
         while time.monotonic() < deadline:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +79,9 @@ def user(daemon: None) -> Iterator[Busctl]:
 @pytest.fixture
 def rule(daemon: None) -> Iterator[Callable[[str], None]]:
     """Lets the user do what the JavaScript condition says, by a rule of polkit."""
+
+    if not RULES.parent.is_dir():
+        pytest.skip("this polkit is from before 0.106 and knows no rules")
 
     def allow(condition: str) -> None:
         RULES.write_text(
@@ -239,7 +244,7 @@ def test_a_call_that_waits_is_told_when_the_daemon_stops(container: Callable[...
 def test_the_daemon_outlives_the_bus_and_comes_back_to_it(container: Callable[..., str]) -> None:
     path = container("sleep", "600")
     pid = main_pid()
-    systemctl("kill", "--signal=KILL", "--kill-whom=main", "dbus.service")
+    os.kill(main_pid("dbus.service"), signal.SIGKILL)
     wait_until(lambda: busctl("status", NAME, check=False).returncode == 0, 30, "pydockerd is on the bus again")
     assert main_pid() == pid
     assert busctl.get(path, "State") == 's "running"'

@@ -65,7 +65,7 @@ def test_kill_ends_a_container(any_docker: Cli, api: Api, busybox: str) -> None:
 def test_errors_are_sentences(any_docker: Cli) -> None:
     done = any_docker("inspect", "nosuch", check=False)
     assert done.returncode == 1
-    assert "No such object: nosuch" in done.stderr
+    assert "no such object: nosuch" in done.stderr.lower()
     done = any_docker("stop", "nosuch", check=False)
     assert "No such container: nosuch" in done.stderr
 
