@@ -38,6 +38,7 @@ $(VENV)/.run: $(CONTROL) contrib/make-venv $(wildcard packaging/bin/*)
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.run Makefile
+	@contrib/apt-satisfy python3-rich python3-zstandard
 	$(VENV)/bin/pip install --quiet $(TOOLS)
 	@touch $@
 
