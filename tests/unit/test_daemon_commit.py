@@ -17,6 +17,7 @@ from typing import Any
 
 import docker
 import pytest
+from clients import DOCKERS
 from daemons import Daemon, until
 
 MAKE_CHANGES = (
@@ -47,8 +48,8 @@ def commit(daemon: Daemon, container: str, query: str = "", body: Any = None) ->
     return str(reply.json["Id"])
 
 
-def client(daemon: Daemon, *argv: str, program: str = "docker") -> str:
-    command = [program, "-H", f"unix://{daemon.socket}", *argv]
+def client(daemon: Daemon, *argv: str, program: list[str]) -> str:
+    command = [*program, "-H", f"unix://{daemon.socket}", *argv]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -201,8 +202,8 @@ def _tar_with(name: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("program", ["/usr/local/bin/docker", "/usr/bin/docker"])
-def test_the_docker_command_line_commits_and_shows_changes(daemon: Daemon, program: str) -> None:
+@pytest.mark.parametrize("program", DOCKERS)
+def test_the_docker_command_line_commits_and_shows_changes(daemon: Daemon, program: list[str]) -> None:
     container = daemon.run_detached("sh", "-c", "echo hi >/hello")
     daemon.wait(container)
     assert client(daemon, "diff", container, program=program) == "A /hello\n"

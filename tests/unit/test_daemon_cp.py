@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import docker
 import pytest
+from clients import DOCKERS
 from daemons import Daemon, until
 from wire import UnixConnection
 
@@ -25,8 +26,7 @@ Done = subprocess.CompletedProcess[bytes]
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAMS = {
-    "docker 28": ["/usr/local/bin/docker"],
-    "docker 20.10": ["/usr/bin/docker"],
+    **{argv[-1]: argv for argv in DOCKERS},
     "pydocker": [
         sys.executable,
         "-c",

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import docker
 import pytest
+from clients import DOCKERS
 from daemons import Daemon
 
 REPOSITORY = Path(__file__).parents[2]
@@ -24,8 +25,6 @@ OURS = [
     "-c",
     "import sys; sys.argv[0] = 'pydocker'\nfrom dockerd_py.cli.main import main\nsys.exit(main())",
 ]
-DOCKER = ["/usr/local/bin/docker"]
-OLD_DOCKER = ["/usr/bin/docker"]
 
 
 def client(daemon: Daemon, program: list[str], *args: str) -> str:
@@ -75,7 +74,7 @@ def test_the_history_tells_each_step(daemon: Daemon, family: tuple[str, str, str
     assert "Comment" not in old[0]
 
 
-@pytest.mark.parametrize("program", [OURS, DOCKER, OLD_DOCKER])
+@pytest.mark.parametrize("program", [OURS, *DOCKERS])
 def test_history_on_the_command_line(daemon: Daemon, family: tuple[str, str, str], program: list[str]) -> None:
     base, middle, top = family
     lines = client(daemon, program, "history", "top").splitlines()
@@ -159,7 +158,7 @@ def test_what_everything_takes(daemon: Daemon, family: tuple[str, str, str]) -> 
     assert daemon.get("/system/df?type=nonsense").status == 400
     shared = {image["Id"]: image["SharedSize"] for image in daemon.get("/images/json?shared-size=1").json}
     assert shared[top] == sizes[middle]["Size"]
-    for program in (OURS, DOCKER, OLD_DOCKER):
+    for program in (OURS, *DOCKERS):
         lines = [line.split() for line in client(daemon, program, "system", "df").splitlines()]
         assert lines[0] == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
         assert lines[1][:3] == ["Images", "3", "1"]
@@ -207,7 +206,7 @@ def test_pruning_images_takes_what_nothing_needs(daemon: Daemon) -> None:
     daemon.delete("/images/kept")
 
 
-@pytest.mark.parametrize("program", [OURS, DOCKER, OLD_DOCKER])
+@pytest.mark.parametrize("program", [OURS, *DOCKERS])
 def test_pruning_on_the_command_line(daemon: Daemon, program: list[str]) -> None:
     container = daemon.create("true")
     assert container in client(daemon, program, "container", "prune", "-f")
