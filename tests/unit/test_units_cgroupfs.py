@@ -256,11 +256,13 @@ def test_leftovers_of_an_earlier_daemon_are_found(units: CgroupfsUnits, held: He
     start(units, ScopeSpec(name), pid)
     asyncio.run(units.close())  # the base is in use: it stays
     later = CgroupfsUnits()
-    assert asyncio.run(later.names()) == {name}
+    assert ours(later) == {name}
     assert asyncio.run(later.processes(name)) == [pid]
 
 
 def test_closing_leaves_no_directory(units: CgroupfsUnits) -> None:
+    if others := asyncio.run(units.names()):
+        pytest.skip(f"another daemon of this machine has {', '.join(others)}")
     asyncio.run(units.close())
     for place in hierarchy.current():
         assert not (place.own / "pydockerd").exists()
