@@ -9,7 +9,8 @@ from aiohttp import web
 
 from dockerd_py.api import encode, eras
 from dockerd_py.api.call import Call, dump
-from dockerd_py.api.decode import decode_create, decode_host
+from dockerd_py.api.decode import decode_create
+from dockerd_py.api.decode_host import decode_host
 from dockerd_py.api.fields import Fields
 from dockerd_py.api.filters import container_filter
 from dockerd_py.api.routing import Route

@@ -18,7 +18,7 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
-from dockerd_py.engine import attach, names, settings, signals
+from dockerd_py.engine import attach, forms, names, settings, signals
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
 from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle
@@ -352,10 +352,10 @@ def row_of(record: Record) -> ContainerRow:
         name=record.name,
         image_id=record.image_id,
         created=record.created,
-        settings=settings.dump_settings(
+        settings=forms.dump_settings(
             record.config, record.host, log_driver=record.log_driver, runtime=record.runtime
         ),
-        state=settings.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal),
+        state=forms.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal),
     )
 
 

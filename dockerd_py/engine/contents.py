@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from dockerd_py.engine import settings
+from dockerd_py.engine import forms, settings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images
@@ -58,8 +58,8 @@ class Contents:
         removed, and NotSupported when it runs and cannot be paused.
         """
         name = parse_name(options.repo, options.tag)
-        wanted = settings.config_from_image(
-            image_config.apply_changes(options.changes, settings.config_to_image(options.config))
+        wanted = forms.config_from_image(
+            image_config.apply_changes(options.changes, forms.config_to_image(options.config))
         )
         async with self._kept(ref) as record:
             parent = self._raw_image(record.image_id)
@@ -76,7 +76,7 @@ class Contents:
                     created_by=" ".join(record.config.cmd),
                     adds_layer=adds_layer,
                     container=record.id,
-                    container_config=settings.config_to_image(record.config),
+                    container_config=forms.config_to_image(record.config),
                     version=VERSION,
                 )
 
@@ -211,9 +211,9 @@ def _config_of_image(
     wanted: ContainerConfig, container: ContainerConfig, parent: Mapping[str, Any], *, merge: bool
 ) -> dict[str, Any]:
     if not merge:
-        return settings.config_to_image(wanted)
+        return forms.config_to_image(wanted)
     merged = replace(settings.merge(wanted, container), on_build=wanted.on_build)
-    known = settings.config_to_image(settings.config_from_image(parent)).keys() | _ONLY_THE_CONTAINERS
+    known = forms.config_to_image(forms.config_from_image(parent)).keys() | _ONLY_THE_CONTAINERS
     others = {key: value for key, value in parent.items() if key not in known}
-    config = settings.config_to_image(merged)
+    config = forms.config_to_image(merged)
     return {**others, **{key: value for key, value in config.items() if key not in _ONLY_THE_CONTAINERS}}

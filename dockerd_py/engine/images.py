@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from dockerd_py.engine import download
 from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.forms import config_from_image
 from dockerd_py.engine.model import Image, ImageChange, Progress, ProgressSink
-from dockerd_py.engine.settings import config_from_image
 from dockerd_py.errors import NoSuchImage
 from dockerd_py.store.images import StoredImage
 from dockerd_py.store.store import Store

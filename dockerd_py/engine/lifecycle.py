@@ -23,7 +23,7 @@ from collections.abc import Callable, Coroutine
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import settings, signals
+from dockerd_py.engine import forms, settings, signals
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.model import Container, Status, WaitResult
@@ -323,7 +323,7 @@ class Lifecycle:
         return future
 
     async def save(self, record: Record, **more: str) -> None:
-        text = settings.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal, **more)
+        text = forms.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal, **more)
         await self._store.containers.update_state(record.id, text)
 
     async def close(self) -> None:

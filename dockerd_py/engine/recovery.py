@@ -12,7 +12,7 @@ import logging
 import shutil
 from typing import Any
 
-from dockerd_py.engine import settings
+from dockerd_py.engine import forms, settings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Status
@@ -152,8 +152,8 @@ class Recovery:
 
 
 def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:
-    config, host, more = settings.load_settings(row.settings)
-    state, extra = settings.load_state(row.state)
+    config, host, more = forms.load_settings(row.settings)
+    state, extra = forms.load_state(row.state)
     argv = settings.command_of(config)
     record = Record(
         id=row.id,

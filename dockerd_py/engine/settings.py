@@ -1,15 +1,13 @@
-"""A container's settings: joined with its image's, checked, and to and from the database's JSON."""
+"""A container's settings: joined with its image's, and checked."""
 
 from __future__ import annotations
 
-import json
 import posixpath
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
 from dockerd_py.engine import signals
-from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig, State, Status
+from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter, NotSupported
 
 KIB, MIB = 1024, 1024 * 1024
@@ -162,95 +160,3 @@ def cpu_quota_per_second(host: HostConfig) -> int:
     if host.cpu_quota > 0:
         return max(1000, host.cpu_quota * 1_000_000 // (host.cpu_period or DEFAULT_CPU_PERIOD))
     return 0
-
-
-# To and from JSON
-
-
-def dump_settings(config: ContainerConfig, host: HostConfig, **more: str) -> str:
-    return json.dumps({"config": asdict(config), "host": asdict(host), **more})
-
-
-def load_settings(text: str) -> tuple[ContainerConfig, HostConfig, dict[str, str]]:
-    data = json.loads(text)
-    config, host = data.pop("config"), data.pop("host")
-    host["binds"] = tuple(Bind(**bind) for bind in host["binds"])
-    return _load(ContainerConfig, config), _load(HostConfig, host), data
-
-
-def dump_state(state: State, **more: Any) -> str:
-    return json.dumps({**asdict(state), **more})
-
-
-def load_state(text: str) -> tuple[State, dict[str, Any]]:
-    data = json.loads(text)
-    names = {field.name for field in fields(State)}
-    state = {name: data.pop(name) for name in names if name in data}
-    state["status"] = Status(state["status"])
-    return State(**state), data
-
-
-def config_from_image(config: Mapping[str, Any]) -> ContainerConfig:
-    """The ``config`` object of an image (OCI image-spec, config.md; Docker writes a few keys more)."""
-
-    def texts(key: str) -> tuple[str, ...]:
-        return tuple(config.get(key) or ())
-
-    entrypoint = config.get("Entrypoint")
-    return ContainerConfig(
-        cmd=texts("Cmd"),
-        entrypoint=None if entrypoint is None else tuple(entrypoint),
-        env=texts("Env"),
-        working_dir=config.get("WorkingDir") or "",
-        user=config.get("User") or "",
-        labels=dict(config.get("Labels") or {}),
-        exposed_ports=texts("ExposedPorts"),
-        volumes=texts("Volumes"),
-        stop_signal=config.get("StopSignal") or "",
-        on_build=texts("OnBuild"),
-        image=config.get("Image") or "",
-        hostname=config.get("Hostname") or "",
-        domainname=config.get("Domainname") or "",
-        tty=bool(config.get("Tty")),
-        open_stdin=bool(config.get("OpenStdin")),
-        stdin_once=bool(config.get("StdinOnce")),
-        attach_stdin=bool(config.get("AttachStdin")),
-        attach_stdout=bool(config.get("AttachStdout")),
-        attach_stderr=bool(config.get("AttachStderr")),
-    )
-
-
-def config_to_image(config: ContainerConfig) -> dict[str, Any]:
-    """The opposite of `config_from_image`; what is not set is left out."""
-    values: dict[str, Any] = {
-        "Cmd": list(config.cmd),
-        "Env": list(config.env),
-        "WorkingDir": config.working_dir,
-        "User": config.user,
-        "Labels": dict(config.labels),
-        "ExposedPorts": {port: {} for port in config.exposed_ports},
-        "Volumes": {path: {} for path in config.volumes},
-        "StopSignal": config.stop_signal,
-        "OnBuild": list(config.on_build),
-        "Image": config.image,
-        "Hostname": config.hostname,
-        "Domainname": config.domainname,
-        "Tty": config.tty,
-        "OpenStdin": config.open_stdin,
-        "StdinOnce": config.stdin_once,
-        "AttachStdin": config.attach_stdin,
-        "AttachStdout": config.attach_stdout,
-        "AttachStderr": config.attach_stderr,
-    }
-    found = {key: value for key, value in values.items() if value}
-    if config.entrypoint is not None:
-        found["Entrypoint"] = list(config.entrypoint)
-    return found
-
-
-def _load(kind: type[Any], data: Mapping[str, Any]) -> Any:
-    """A dataclass from its JSON form, in which tuples have become lists."""
-    known = {field.name for field in fields(kind)}
-    return kind(**{
-        name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known
-    })  # fmt: skip
