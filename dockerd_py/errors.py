@@ -67,6 +67,14 @@ class NoSuchImage(NotFound):
         self.ref = ref
 
 
+class NoSuchExec(NotFound):
+    bus_name = BUS_ERROR_PREFIX + "NoSuchExec"
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"No such exec instance: {ref}")
+        self.ref = ref
+
+
 class Conflict(PydockerdError):
     """The state of things forbids it: a taken name, an image in use, a running container to be removed."""
 

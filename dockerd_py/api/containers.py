@@ -13,10 +13,10 @@ from dockerd_py.api.decode import decode_create
 from dockerd_py.api.decode_host import decode_host
 from dockerd_py.api.fields import Fields
 from dockerd_py.api.filters import container_filter
-from dockerd_py.api.routing import Route
+from dockerd_py.api.routing import PageNotFound, Route
 from dockerd_py.api.system import go_architecture
 from dockerd_py.engine.model import Container, HostConfig, WaitCondition, WaitResult
-from dockerd_py.errors import AlreadyInState, BadParameter, NotSupported, PydockerdError
+from dockerd_py.errors import AlreadyInState, BadParameter, NotRunning, NotSupported, PydockerdError
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -123,11 +123,22 @@ async def wait(call: Call) -> web.StreamResponse:
 
 
 async def resize(call: Call) -> web.StreamResponse:
-    height, width = call.number("h"), call.number("w")
-    if height is None or width is None or not (0 <= height <= 65535 and 0 <= width <= 65535):
-        raise BadParameter("Bad parameter: h and w must be numbers from 0 to 65535")
-    await call.engine.containers.resize(call.name, height, width)
+    await call.engine.containers.resize(call.name, *call.terminal_size())
     return call.empty(200)
+
+
+async def top(call: Call) -> web.StreamResponse:
+    if not eras.has_top(call.version):
+        raise PageNotFound
+    if call.text("ps_args") and not eras.has_ps_args(call.version):
+        raise BadParameter("Bad parameter: ps_args needs API version 1.4 or newer")
+    try:
+        found = await call.engine.top(call.name, call.text("ps_args"))
+    except NotRunning as error:
+        if eras.top_conflicts(call.version):
+            raise
+        raise PydockerdError(str(error)) from error
+    return call.json(encode.processes(found))
 
 
 async def remove(call: Call) -> web.StreamResponse:
@@ -193,5 +204,6 @@ ROUTES = (
     Route("POST", "/containers/{}/kill", kill),
     Route("POST", "/containers/{}/wait", wait),
     Route("POST", "/containers/{}/resize", resize),
+    Route("GET", "/containers/{}/top", top),
     Route("DELETE", "/containers/{}", remove),
 )

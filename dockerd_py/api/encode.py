@@ -5,6 +5,7 @@ All keys that Docker's clients read are there, with Docker's own default where t
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,11 +20,13 @@ from dockerd_py.engine.model import (
     Container,
     ContainerConfig,
     Event,
+    Exec,
     HistoryEntry,
     HostConfig,
     Image,
     ImageChange,
     Mount,
+    Processes,
     State,
     Status,
 )
@@ -51,7 +54,7 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": None,
+        "ExecIDs": list(container.exec_ids) or None,
         "HostConfig": _host_config(container),
         "GraphDriver": {"Data": None, "Name": container.driver},
         "Mounts": [_mount(mount) for mount in container.mounts],
@@ -185,6 +188,38 @@ def event(value: Event, version: ApiVersion) -> JsonObject:
             "timeNano": value.time,
         }
     return result
+
+
+def exec_inspect(value: Exec, container: Container | None, version: ApiVersion) -> JsonObject:
+    """``container`` is shown up to API 1.20, where it still exists."""
+    wanted = value.config
+    result: JsonObject = {
+        "ID": value.id,
+        "Running": value.running,
+        "ExitCode": value.exit_code,
+        "ProcessConfig": {
+            "tty": wanted.tty,
+            "entrypoint": wanted.cmd[0],
+            "arguments": list(wanted.cmd[1:]),
+            "privileged": wanted.privileged,
+        },
+        "OpenStdin": wanted.attach_stdin,
+        "OpenStderr": wanted.attach_stderr,
+        "OpenStdout": wanted.attach_stdout,
+        "CanRemove": value.exit_code is not None,
+        "ContainerID": value.container_id,
+        "DetachKeys": base64.b64encode(wanted.detach_keys.encode()).decode(),
+        "Pid": value.pid,
+    }
+    if wanted.user:
+        result["ProcessConfig"]["user"] = wanted.user
+    if container is not None and eras.exec_shows_container(version):
+        result["Container"] = container_inspect(container, version)
+    return result
+
+
+def processes(value: Processes) -> JsonObject:
+    return {"Titles": list(value.titles), "Processes": [list(row) for row in value.rows]}
 
 
 def config(value: ContainerConfig) -> JsonObject:

@@ -102,3 +102,25 @@ def always_moves_tags(version: ApiVersion) -> bool:
 
 def has_insert(version: ApiVersion) -> bool:
     return version < (1, 12)
+
+
+def has_top(version: ApiVersion) -> bool:
+    return version >= (1, 3)
+
+
+def has_ps_args(version: ApiVersion) -> bool:
+    return version >= (1, 4)
+
+
+def has_exec(version: ApiVersion) -> bool:
+    return version >= (1, 15)
+
+
+def exec_shows_container(version: ApiVersion) -> bool:
+    """Whether an exec's inspect holds all of its container's, and not only the id."""
+    return version < (1, 21)
+
+
+def top_conflicts(version: ApiVersion) -> bool:
+    """Whether top of a container that does not run is a 409 rather than a 500."""
+    return version >= (1, 24)

@@ -137,7 +137,7 @@ def event_filter(text: str) -> Callable[[Event], bool]:
         attributes = event.attributes
         return (
             _any(filters, "type", lambda kind: kind == event.type)
-            and _any(filters, "event", lambda action: action == event.action)
+            and _any(filters, "event", lambda action: action in (event.action, event.action.partition(":")[0]))
             and _any(filters, "container", lambda ref: event.type == "container" and _names(event, ref, "name"))
             and _any(filters, "image", lambda ref: _names(event, ref, "image" if event.type == "container" else "name"))
             and all(_has_label(attributes, label) for label in filters.get("label", ()))

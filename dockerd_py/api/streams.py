@@ -69,7 +69,7 @@ async def attach(call: Call) -> web.StreamResponse:
     await call.body()
     if not call.front.holding:
         raise BadParameter("Bad parameter: attach needs a well-formed request with a connection of its own")
-    descriptor, early = await call.front.take(_attach_head(call, framed))
+    descriptor, early = await call.front.take(stream_head(call, framed))
     try:
         await containers.attach(container.id, options, descriptor, early)
     except PydockerdError as error:  # nobody can be answered any more: the end of the connection has to tell
@@ -77,7 +77,8 @@ async def attach(call: Call) -> web.StreamResponse:
     return NoAnswer()
 
 
-def _attach_head(call: Call, framed: bool) -> bytes:
+def stream_head(call: Call, framed: bool) -> bytes:
+    """The head of the answer to a request that takes its connection over."""
     content_type = eras.stream_type(call.version, framed)
     if call.request.headers.get(UPGRADE_HEADER, "").lower() == "tcp":
         return (

@@ -10,18 +10,19 @@ from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import host
+from dockerd_py.engine import host, top
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
 from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
-from dockerd_py.engine.model import Status, SystemInfo
+from dockerd_py.engine.model import Processes, Status, SystemInfo
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
 from dockerd_py.engine.upkeep import Upkeep
-from dockerd_py.errors import ConfigError, PydockerdError
+from dockerd_py.errors import ConfigError, NotRunning, PydockerdError
 from dockerd_py.runtime.crun import Crun
 from dockerd_py.store.store import Store
 from dockerd_py.units.base import Units
@@ -46,6 +47,7 @@ class Engine:
         images: Images,
         contents: Contents,
         upkeep: Upkeep,
+        execs: Execs,
         events: EventLog,
         default_log_driver: str,
         runtime: Crun,
@@ -55,6 +57,7 @@ class Engine:
         self.images = images
         self.contents = contents
         self.upkeep = upkeep
+        self.execs = execs
         self.events = events
         self.default_log_driver = default_log_driver
         self._store = store
@@ -89,11 +92,12 @@ class Engine:
             images.users = containers.users_of
             contents = Contents(paths, store, containers, images, units, events)
             upkeep = Upkeep(config.root, store, containers, images, contents, events)
+            execs = Execs(config, paths, containers, lifecycle, units, events, runtime)
             engine = cls(
-                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, events, log_driver,
-                runtime,
+                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, events,
+                log_driver, runtime,
             )  # fmt: skip
-            await Recovery(paths, store, units, containers, lifecycle).run()
+            await Recovery(paths, store, units, containers, lifecycle, execs).run()
         except BaseException:
             await store.close()
             raise
@@ -147,6 +151,17 @@ class Engine:
             init_system="systemd" if self._units.kind == "systemd" else "none",
             warnings=self._warnings(),
         )
+
+    async def top(self, ref: str, ps_args: str = "") -> Processes:
+        """The processes of a running container as ps(1) shows them.
+
+        Raises NoSuchContainer, NotRunning, BadParameter, and PydockerdError with what ps complains of.
+        """
+        container = self.containers.get(ref)
+        words = top.split(ps_args)
+        if not container.state.running:
+            raise NotRunning(f"Container {container.id} is not running")
+        return await top.show(words, set(await self._units.processes(container.scope)))
 
     def _warnings(self) -> tuple[str, ...]:
         if self._units.kind == "systemd":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from dockerd_py.engine.model import ContainerConfig, HostConfig, State
+from dockerd_py.engine.model import ContainerConfig, ExecConfig, HostConfig, State
 
 
 def dump_settings(config: ContainerConfig, host: HostConfig, **more: str) -> str:
@@ -34,6 +34,15 @@ def load_state(text: str) -> tuple[State, dict[str, Any]]:
     data = json.loads(text)
     state = {field.name: data.pop(field.name) for field in fields(State) if field.name in data}
     return _load(State, state), data
+
+
+def dump_exec(exec_id: str, config: ExecConfig) -> str:
+    return json.dumps({"id": exec_id, "config": asdict(config)})
+
+
+def load_exec(text: str) -> tuple[str, ExecConfig]:
+    data = json.loads(text)
+    return data["id"], _load(ExecConfig, data["config"])
 
 
 def config_from_image(config: Mapping[str, Any]) -> ContainerConfig:

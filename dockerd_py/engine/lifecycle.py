@@ -33,6 +33,7 @@ from dockerd_py.errors import AlreadyInState, Conflict, NotRunning, PydockerdErr
 from dockerd_py.monitor import spool
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.monitor.supervisor import Config as MonitorConfig
+from dockerd_py.monitor.wire import Message
 from dockerd_py.runtime import crun
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
 from dockerd_py.store.files import store_error
@@ -68,6 +69,8 @@ class Lifecycle:
         self._planner = Planner(paths, runtime)
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_exit: Callable[[Record], None] = lambda record: None
+        self.on_exec_event: Callable[[Record, Message], None] = lambda record, message: None
+        self.on_monitor_end: Callable[[Record], None] = lambda record: None
 
     def expect_start(self) -> None:
         """Whoever makes a container is about to start it: let what can be done before be done before."""
@@ -206,12 +209,14 @@ class Lifecycle:
     def adopt(self, record: Record, monitor: Monitor) -> None:
         """Take ``monitor`` as the record's own and wait for its container's end."""
         record.monitor = monitor
+        monitor.on_event = lambda message: self.on_exec_event(record, message)
         self._in_background(self._watch(record, monitor))
 
     # The end
 
     async def _watch(self, record: Record, monitor: Monitor) -> None:
         end = await monitor.exited
+        self.on_monitor_end(record)
         async with record.lock:
             if record.monitor is not monitor:
                 return  # a start that was undone; nothing ran

@@ -121,6 +121,7 @@ class Container:
     hostname_path: str
     hosts_path: str
     resolv_conf_path: str
+    exec_ids: tuple[str, ...] = ()  # those that have not ended
     size_rw: int | None = None  # only when asked for
     size_root_fs: int | None = None
 
@@ -180,6 +181,51 @@ class AttachOptions:
     logs: bool = False
     multiplexed: bool = True  # stdcopy frames; ignored for a container with a terminal, which is always raw
     detach_keys: str = ""  # "ctrl-p,ctrl-q"
+
+
+@dataclass(frozen=True)
+class ExecConfig:
+    """What is to be run in a container beside its own command."""
+
+    cmd: tuple[str, ...]
+    user: str = ""  # "": the container's
+    privileged: bool = False
+    tty: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    env: tuple[str, ...] = ()  # "K=V", or "K" to take a variable of the container's away
+    working_dir: str = ""  # "": the container's
+    detach_keys: str = ""
+    console_size: tuple[int, int] = (0, 0)  # rows, columns
+
+
+@dataclass(frozen=True)
+class Exec:
+    """One exec as it is now."""
+
+    id: str
+    container_id: str
+    config: ExecConfig
+    running: bool
+    exit_code: int | None  # None: not ended yet
+    pid: int  # on the host; 0 before its start
+
+
+class RunResult(NamedTuple):
+    """How a process that the engine ran in a container ended."""
+
+    exit_code: int
+    output: bytes  # both streams; no more than was asked for
+    timed_out: bool  # it was killed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a container, as ps(1) shows them."""
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)

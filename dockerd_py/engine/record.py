@@ -40,6 +40,7 @@ class Record:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     content_lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its files have to stay
     monitor: Monitor | None = None
+    exec_ids: list[str] = field(default_factory=list)  # those that have not ended
     removing: bool = False
     gone: bool = False
     at_exit: list[asyncio.Future[WaitResult]] = field(default_factory=list)
@@ -90,6 +91,10 @@ class Paths:
         """What a reboot clears: the bundle, and the monitor's sockets."""
         return self.run / container_id
 
+    def exec_directory(self, container_id: str) -> Path:
+        """What its execs need; the name is short, as sockets in it have at most 107 bytes."""
+        return self.run / container_id / "x"
+
     def monitor_socket(self, container_id: str) -> str:
         return str(self.run / container_id / "monitor.sock")
 
@@ -120,6 +125,7 @@ def snapshot(record: Record, paths: Paths) -> Container:
         hostname_path=str(directory / "hostname"),
         hosts_path=str(directory / "hosts"),
         resolv_conf_path=str(directory / "resolv.conf"),
+        exec_ids=tuple(record.exec_ids),
     )
 
 

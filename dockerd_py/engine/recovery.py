@@ -14,6 +14,7 @@ from typing import Any
 
 from dockerd_py.engine import forms, settings
 from dockerd_py.engine.containers import Containers
+from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Status
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
@@ -30,12 +31,15 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    def __init__(self, paths: Paths, store: Store, units: Units, containers: Containers, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, paths: Paths, store: Store, units: Units, containers: Containers, lifecycle: Lifecycle, execs: Execs
+    ) -> None:
         self._paths = paths
         self._store = store
         self._units = units
         self._containers = containers
         self._lifecycle = lifecycle
+        self._execs = execs
 
     async def run(self) -> None:
         for directory in (self._paths.spool, self._paths.containers, self._paths.run, self._paths.runtime_root):
@@ -111,6 +115,7 @@ class Recovery:
             )
             await self._lifecycle.save(record)
         self._lifecycle.adopt(record, monitor)
+        await self._execs.adopt(record, monitor)
         return True
 
     async def _await_start(self, monitor: Monitor) -> dict[str, Any]:

@@ -27,7 +27,7 @@ exec_start    exec                                    pid, started_at: of the pr
 exec_abort    exec                                    (what is not started yet never will be)
 exec_kill     exec, signal
 exec_resize   exec, height, width
-execs         from: 0, or the next of the last reply  execs: [{id, phase, pid, started_at, exit_code,
+execs         begin: 0, or next of the last reply     execs: [{id, phase, pid, started_at, exit_code,
                                                       finished_at}], next: a number, or null at the end
 ============  ======================================  ===========================================================
 
@@ -232,7 +232,7 @@ class Supervisor:
                 self.execs.resize(message["exec"], message["height"], message["width"])
                 return {}
             case "execs":
-                return self.execs.describe(message["from"])
+                return self.execs.describe(message["begin"])
         raise Refused(f"this monitor (version {PROTOCOL_VERSION}) does not know {op!r}")
 
     def _expect(self, phase: str) -> None:

@@ -95,7 +95,11 @@ def mount_to_hide(cgroup: Path = Path("/sys/fs/cgroup")) -> str:
         return ""
 
 
-def explain(log_text: str, command: str) -> PydockerdError:
+CREATE_FAILED = "failed to create task for container: OCI runtime create failed: crun: "
+EXEC_FAILED = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+def explain(log_text: str, command: str, prefix: str = CREATE_FAILED) -> PydockerdError:
     """What ``log_text``, the log of a failed create or exec (text or JSON lines), says of ``command``.
 
     CommandNotFound (127), CommandNotExecutable (126), else RuntimeFailed with the runtime's own words.
@@ -107,12 +111,11 @@ def explain(log_text: str, command: str) -> PydockerdError:
                 kind = CommandNotFound
             if kind is CommandNotFound and "/" not in command:
                 reason = "executable file not found in $PATH"
-            return kind(f'{_PREFIX}exec: "{command}": {reason.format(command=command)}')
+            return kind(f'{prefix}exec: "{command}": {reason.format(command=command)}')
     last = text.rpartition("\n")[2]  # what stands before it are warnings
-    return RuntimeFailed(_PREFIX + (last or "it failed without a word; the journal or dmesg may tell more"))
+    return RuntimeFailed(prefix + (last or "it failed without a word; the journal or dmesg may tell more"))
 
 
-_PREFIX = "failed to create task for container: OCI runtime create failed: crun: "
 _MISSING = "stat {command}: no such file or directory"
 
 
