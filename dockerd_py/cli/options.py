@@ -40,7 +40,7 @@ def _expose(text: str) -> None:
     _port(text)
 
 
-def _variable(text: str) -> None:
+def variable(text: str) -> None:
     if not text.partition("=")[0]:
         raise ValueError("it must be NAME=value, or NAME for its value here")
 
@@ -60,7 +60,7 @@ FLAGS = (
     Flag("--cidfile", help="Write the container's id to this file, which must not exist", metavar="FILE"),
     Flag(("-c", "--cpu-shares"), "int", 0, "Weight of its share of the processors, 2 to 262144"),
     Flag("--cpus", "float", 0.0, "How many processors it may use, such as 1.5"),
-    Flag(("-e", "--env"), "list", help="Set a variable (NAME: as it is here)", check=_variable, metavar="NAME[=value]"),
+    Flag(("-e", "--env"), "list", help="Set a variable (NAME: as it is here)", check=variable, metavar="NAME[=value]"),
     Flag("--entrypoint", help="What the command is given to as arguments, in place of the image's", metavar="COMMAND"),
     Flag("--env-file", "list", help="Set the variables in this file, one a line", metavar="FILE"),
     Flag("--expose", "list", help="A port that the container listens on", check=_expose, metavar="PORT[/PROTOCOL]"),
@@ -157,7 +157,7 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "Image": image,
         "Cmd": command or None,
         "Entrypoint": _entrypoint(given),
-        "Env": _environment(given),
+        "Env": environment(given),
         "WorkingDir": given.string("workdir"),
         "User": given.string("user"),
         "Hostname": hostname,
@@ -271,7 +271,8 @@ def _entrypoint(given: Parsed) -> list[str] | None:
     return [given.string("entrypoint")]
 
 
-def _environment(given: Parsed) -> list[str]:
+def environment(given: Parsed) -> list[str]:
+    """The variables of the flags ``env`` and ``env-file``.  Raises CliError for a file that cannot be read."""
     variables: list[str] = []
     for path in given.strings("env-file"):
         variables += _env_file(path)

@@ -17,6 +17,7 @@ SUMMARIES = {
     "create": ("run", "Create a container without starting it"),
     "diff": ("contents", "Show what a container changed in its image's files"),
     "events": ("events", "Show what happens, as it happens"),
+    "exec": ("exec", "Run a command in a running container"),
     "export": ("archives", "Write a container's files as a tarball"),
     "history": ("history", "Show how an image was made"),
     "image": ("upkeep", "Clean up images"),
@@ -38,6 +39,7 @@ SUMMARIES = {
     "stop": ("lifecycle", "Stop containers"),
     "system": ("upkeep", "Show what takes how much room"),
     "tag": ("images", "Give an image another name"),
+    "top": ("top", "Show the processes of a container"),
     "version": ("info", "Show the versions of client and daemon"),
     "wait": ("lifecycle", "Wait until containers end, and print their exit codes"),
 }
