@@ -191,7 +191,7 @@ def event(value: Event, version: ApiVersion) -> JsonObject:
 
 
 def exec_inspect(value: Exec, container: Container | None, version: ApiVersion) -> JsonObject:
-    """``container`` is shown up to API 1.20, where it still exists."""
+    """``container`` is shown up to API 1.21, where it still exists."""
     wanted = value.config
     result: JsonObject = {
         "ID": value.id,

@@ -118,7 +118,7 @@ def has_exec(version: ApiVersion) -> bool:
 
 def exec_shows_container(version: ApiVersion) -> bool:
     """Whether an exec's inspect holds all of its container's, and not only the id."""
-    return version < (1, 21)
+    return version < (1, 22)
 
 
 def top_conflicts(version: ApiVersion) -> bool:

@@ -233,8 +233,9 @@ class Execs:
         while begin is not None:
             try:
                 reply = await monitor.request("execs", begin=begin)
-            except RequestFailed:
-                return  # a monitor of an older version, which cannot have any
+            except (PydockerdError, asyncio.TimeoutError) as error:  # of an older version, it cannot have any
+                log.info("%s: its execs are not known: %s", record.id, error)
+                return
             found += reply["execs"]
             begin = reply["next"]
         for message in found:
@@ -262,10 +263,14 @@ class Execs:
         if monitor is None:
             raise NotRunning(f"Container {record.id} is not running")
         try:
-            await asyncio.gather(
-                self._gate(one, monitor, fd, early, framed, console_size),
+            results = await asyncio.gather(
                 asyncio.to_thread(self._planner.write, record, one.id, config, console_size),
+                self._gate(one, monitor, fd, early, framed, console_size),
+                return_exceptions=True,  # nothing may be under way any more when the start is undone
             )
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
             reply = await monitor.request("exec_start", exec=one.id, timeout=None)
         except RequestFailed as error:
             if "does not know" in str(error):

@@ -107,6 +107,8 @@ class SystemdUnits:
         _scope, found, below = (group or "").partition(f"/{name}")
         if not found:
             raise NotRunning(f"{name} has ended")
+        if not (below.isascii() and below.isprintable()):
+            raise PydockerdError(f"the control group {below!r} that {name} has made cannot be named to systemd")
         # version 1 knows no rule against processes beside groups, and a group of the container's need not be in
         # the hierarchies of all controllers
         try:
