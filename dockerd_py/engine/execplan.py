@@ -39,6 +39,7 @@ class ExecPlanner:
         self._runtime = runtime
 
     def call(self, record: Record, exec_id: str, config: ExecConfig) -> Call:
+        """Also makes the directory of the files.  Raises FileNotFoundError when the container has ended."""
         self._paths.exec_directory(record.id).mkdir(mode=0o700, exist_ok=True)
         log, pid_file = self._file(record, exec_id, "log"), self._file(record, exec_id, "pid")
         console = self._file(record, exec_id, "tty") if config.tty else ""

@@ -26,7 +26,7 @@ from dockerd_py.config import Config
 from dockerd_py.engine import attach
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.events import EventLog
-from dockerd_py.engine.execplan import TOKEN, ExecPlanner
+from dockerd_py.engine.execplan import TOKEN, Call, ExecPlanner
 from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle
 from dockerd_py.engine.model import STDERR, STDOUT, Exec, ExecConfig, RunResult, Status
 from dockerd_py.engine.record import Paths, Record
@@ -263,9 +263,10 @@ class Execs:
         if monitor is None:
             raise NotRunning(f"Container {record.id} is not running")
         try:
+            call = self._planner.call(record, one.id, config)
             results = await asyncio.gather(
                 asyncio.to_thread(self._planner.write, record, one.id, config, console_size),
-                self._gate(one, monitor, fd, early, framed, console_size),
+                self._gate(one, monitor, call, fd, early, framed, console_size),
                 return_exceptions=True,  # nothing may be under way any more when the start is undone
             )
             for result in results:
@@ -290,13 +291,13 @@ class Execs:
         self,
         one: _Exec,
         monitor: Monitor,
+        call: Call,
         fd: int | None,
         early: bytes,
         framed: bool,
         console_size: tuple[int, int],
     ) -> None:
         config = one.config
-        call = self._planner.call(one.record, one.id, config)
         streams = [STDOUT] * config.attach_stdout + [STDERR] * config.attach_stderr
         with contextlib.ExitStack() as stack:
             gate = await monitor.request(

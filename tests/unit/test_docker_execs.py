@@ -218,4 +218,4 @@ def test_the_api_client_creates_starts_inspects_and_resizes(client: docker.Docke
 def test_top_is_titles_and_processes(client: docker.DockerClient, sleeper: str) -> None:
     shown = client.containers.get("sleeper").top(ps_args="-o pid,args")
     assert shown["Titles"] == ["PID", "COMMAND"]
-    assert [row[1] for row in shown["Processes"]] == ["sleep 1000"]
+    assert "sleep 1000" in [row[1] for row in shown["Processes"]]
