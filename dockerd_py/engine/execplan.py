@@ -39,8 +39,6 @@ class ExecPlanner:
         self._runtime = runtime
 
     def call(self, record: Record, exec_id: str, config: ExecConfig) -> Call:
-        """Also makes the directory of the files.  Raises FileNotFoundError when the container has ended."""
-        self._paths.exec_directory(record.id).mkdir(mode=0o700, exist_ok=True)
         log, pid_file = self._file(record, exec_id, "log"), self._file(record, exec_id, "pid")
         console = self._file(record, exec_id, "tty") if config.tty else ""
         argv = self._runtime.exec(
@@ -54,7 +52,11 @@ class ExecPlanner:
         return Call(argv, log, pid_file, console)
 
     def write(self, record: Record, exec_id: str, config: ExecConfig, console_size: tuple[int, int]) -> None:
-        """Write what the runtime reads.  Blocks.  Raises BadParameter for a user that the container does not know."""
+        """Write what the runtime reads.  Blocks.
+
+        Raises BadParameter for a user that the container does not know, FileNotFoundError when it has ended.
+        """
+        self._paths.exec_directory(record.id).mkdir(mode=0o700, exist_ok=True)
         with open(self._paths.run_directory(record.id) / "config.json", encoding="utf-8") as file:
             bundle = json.load(file)
         user = users.resolve(bundle["root"]["path"], config.user) if config.user else None

@@ -5,8 +5,8 @@ tells of it at once, and a daemon that is started again asks for those that run 
 What has ended is forgotten after KEPT_SECONDS, what was never started with its container, and no more than KEPT of
 both are remembered.
 
-The start, in the order in which a crash can undo it: the monitor forks a child that waits, and gets the client's
-connection; the child is put into the container's scope; it becomes the runtime's call, which starts the process.
+The start: the monitor gets the client's connection and forks a child, which moves itself into the container's scope and
+becomes the runtime's call, which starts the process.  What the runtime reads is written when the exec is created.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dockerd_py.config import Config
 from dockerd_py.engine import attach
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.events import EventLog
-from dockerd_py.engine.execplan import TOKEN, Call, ExecPlanner
+from dockerd_py.engine.execplan import TOKEN, ExecPlanner
 from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle
 from dockerd_py.engine.model import STDERR, STDOUT, Exec, ExecConfig, RunResult, Status
 from dockerd_py.engine.record import Paths, Record
@@ -67,6 +67,7 @@ class _Exec:
     id: str
     record: Record
     config: ExecConfig
+    prepared: asyncio.Future[None] | None = None  # None: it was started by an earlier daemon
     phase: Phase = Phase.CREATED
     pid: int = 0
     exit_code: int | None = None
@@ -119,7 +120,7 @@ class Execs:
         attach.detach_keys(config.detach_keys)
         self._forget_old()
         exec_id = self._new_id()
-        one = self._by_id[exec_id] = _Exec(exec_id, record, config)
+        one = self._by_id[exec_id] = _Exec(exec_id, record, config, self._prepare(record, exec_id, config))
         record.exec_ids.append(exec_id)
         self._lifecycle.expect_start()
         self._publish(one, f"exec_create: {one.command}")
@@ -245,7 +246,7 @@ class Execs:
         self._planner.clear(record, {one.id for one in self._by_id.values() if one.record is record})
 
     def _take_over(self, record: Record, message: Message, config: ExecConfig) -> None:
-        one = self._by_id[message["id"]] = _Exec(message["id"], record, config, Phase.RUNNING, message["pid"])
+        one = self._by_id[message["id"]] = _Exec(message["id"], record, config, None, Phase.RUNNING, message["pid"])
         one.begun.set_result(None)
         if message["phase"] == "running":
             record.exec_ids.append(one.id)
@@ -263,16 +264,11 @@ class Execs:
         if monitor is None:
             raise NotRunning(f"Container {record.id} is not running")
         try:
-            call = self._planner.call(record, one.id, config)
-            results = await asyncio.gather(
-                asyncio.to_thread(self._planner.write, record, one.id, config, console_size),
-                self._gate(one, monitor, call, fd, early, framed, console_size),
-                return_exceptions=True,  # nothing may be under way any more when the start is undone
-            )
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
-            reply = await monitor.request("exec_start", exec=one.id, timeout=None)
+            assert one.prepared is not None
+            await asyncio.shield(one.prepared)
+            if all(console_size) and console_size != config.console_size:
+                await asyncio.to_thread(self._planner.write, record, one.id, config, console_size)
+            reply = await self._request(one, monitor, fd, early, framed, console_size)
         except RequestFailed as error:
             if "does not know" in str(error):
                 raise NotSupported(
@@ -287,23 +283,25 @@ class Execs:
         one.pid = int(reply["pid"])
         self._planner.started(record, one.id)
 
-    async def _gate(
+    async def _request(
         self,
         one: _Exec,
         monitor: Monitor,
-        call: Call,
         fd: int | None,
         early: bytes,
         framed: bool,
         console_size: tuple[int, int],
-    ) -> None:
-        config = one.config
+    ) -> Message:
+        config, record = one.config, one.record
+        call = self._planner.call(record, one.id, config)
         streams = [STDOUT] * config.attach_stdout + [STDERR] * config.attach_stderr
         with contextlib.ExitStack() as stack:
-            gate = await monitor.request(
+            return await monitor.request(
                 "exec",
                 fds=() if fd is None else stack.enter_context(attach.connection(fd, early)),
+                timeout=None,
                 exec=one.id,
+                groups=self._units.groups_of(record.scope, record.state.pid),
                 argv=call.argv,
                 log=call.log,
                 pid_file=call.pid_file,
@@ -314,7 +312,11 @@ class Execs:
                 framed=framed,
                 keys=list(attach.detach_keys(config.detach_keys)) if config.tty or config.detach_keys else [],
             )
-        await self._units.attach(one.record.scope, int(gate["pid"]), one.record.state.pid)
+
+    def _prepare(self, record: Record, exec_id: str, config: ExecConfig) -> asyncio.Future[None]:
+        work = asyncio.ensure_future(asyncio.to_thread(self._planner.write, record, exec_id, config, (0, 0)))
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())  # `start` tells of it, if it comes
+        return work
 
     async def _undo(self, one: _Exec, error: BaseException) -> None:
         monitor = one.record.monitor

@@ -1,8 +1,8 @@
 """Further processes in the container (exec), each with its own streams and client.  Their output is not logged.
 
-Such a process begins as a child at a gate, which the daemon puts into the container's scope; then it becomes a call
-of the runtime that starts the process, detached, and so as a child of this monitor.  Its end is told by an event and
-remembered for a daemon that was not there: the last `REMEMBERED` of them.
+Such a process begins as a child that moves itself into the control groups of the container's init; then it becomes a
+call of the runtime, which so starts the process in the container's scope: detached, and as a child of this monitor.
+Its end is told by an event and remembered for a daemon that was not there: the last `REMEMBERED` of them.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ PAGE = 512  # execs in one message, which so stays below its limit
 
 
 class Exec:
-    def __init__(self, identity: str, session: Session, gate: Gate, log: str, pid_file: str) -> None:
+    def __init__(self, identity: str, session: Session, pid: int, log: str, pid_file: str, reply: Reply) -> None:
         self.id = identity
         self.session = session
-        self.gate = gate
-        self.phase = "gated"  # gated, starting, running, exited
-        self.pid = gate.pid
-        self.started_at = 0
+        self.phase = "starting"  # starting, running, exited
+        self.pid = pid
+        self.started_at = time.time_ns()
         self.exit_code = 0
         self.finished_at = 0
         self.died_at = 0.0  # on the monotonic clock
-        self.reply: Reply | None = None  # to the request that started it
+        self.reply: Reply | None = reply  # to the request that starts it
         self._log = log
         self._pid_file = pid_file
 
@@ -76,8 +75,8 @@ class Execs:
 
     # Requests: the fields and the errors as `Control` wants them
 
-    def gate(self, message: wire.Message, fds: list[int]) -> wire.Message:
-        """Fork the child that waits.  Its client, if there is one, gets all of its output."""
+    def start(self, message: wire.Message, fds: list[int], reply: Reply) -> None:
+        """Fork the child.  Its client, if there is one, gets all of its output."""
         identity = message["exec"]
         if identity in self._execs:
             raise Refused(f"exec {identity} exists already")
@@ -90,11 +89,13 @@ class Execs:
             streams = Streams(open_stdin=message["stdin"], wanted=message["streams"])
         session = Session(self._loop, streams, Nowhere(), stdin_once=True, patient=True)
         try:
-            gate = Gate(message["argv"], streams.child_fds(), log=message["log"])
+            gate = Gate(message["argv"], streams.child_fds(), log=message["log"], groups=message["groups"])
         except OSError:
             session.abandon()
             raise
-        one = self._execs[identity] = Exec(identity, session, gate, message["log"], message["pid_file"])
+        one = self._execs[identity] = Exec(
+            identity, session, gate.pid, message["log"], message["pid_file"], reply
+        )
         self._children.call(gate.pid, lambda status: self._called(one, status))
         if fds:
             client = socket.socket(fileno=fds.pop(0))
@@ -107,19 +108,12 @@ class Execs:
                 framed=message["framed"],
                 keys=message["keys"],
             )
-        return {"pid": gate.pid}
-
-    def start(self, identity: str, reply: Reply) -> None:
-        one = self._get(identity, "gated")
-        one.phase = "starting"
-        one.started_at = time.time_ns()
-        one.reply = reply
-        one.gate.open()
+        gate.open()
 
     def abort(self, identity: str) -> None:
-        """Undo a start that will not come to anything; of one that runs, let it run."""
+        """Undo a start that takes too long; one that runs runs on."""
         one = self._execs.get(identity)
-        if one is not None and one.phase in ("gated", "starting"):
+        if one is not None and one.phase == "starting":
             self._drop(one)
 
     def kill(self, identity: str, number: int) -> None:
@@ -138,12 +132,6 @@ class Execs:
         return {"execs": every[begin:end], "next": end if end < len(every) else None}
 
     # Their lives
-
-    def abandon(self) -> None:
-        """Nobody is there any more who could open a gate."""
-        for one in list(self._execs.values()):
-            if one.phase == "gated":
-                self._drop(one)
 
     def end(self) -> None:
         """The container has ended: so do they, also those that share no process namespace with it."""
@@ -202,16 +190,13 @@ class Execs:
 
     def _fail(self, one: Exec, reply: wire.Message) -> None:
         del self._execs[one.id]
-        one.gate.close()
         one.session.abandon()
         self._children.sweep()
         self._answer(one, reply)
 
     def _drop(self, one: Exec) -> None:
         del self._execs[one.id]
-        one.gate.close()
-        if one.phase == "starting":
-            kill(one.pid)
+        kill(one.pid)
         one.session.abandon()
         self._answer(one, {"error": "the container, or whoever wanted it, has ended"})
 

@@ -1,6 +1,7 @@
 """A child that waits at a gate until it becomes a program.
 
-The daemon puts it into the container's scope meanwhile, so that the program and all that it starts are born there.
+The daemon puts it into the container's scope meanwhile, or it goes there itself, so that the program and all that it
+starts are born there.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Sequence
 from typing import NoReturn
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -19,14 +21,19 @@ MNT_DETACH = 2
 
 
 class Gate:
-    def __init__(self, argv: list[str], stdio: tuple[int, int, int], *, log: str, hide: str = "") -> None:
-        """Fork the child.  It writes to ``log`` when it cannot become ``argv``; ``hide`` is a mount that the program
-        must not see, or ""."""
+    def __init__(
+        self, argv: list[str], stdio: tuple[int, int, int], *, log: str, hide: str = "", groups: Sequence[str] = ()
+    ) -> None:
+        """Fork the child.  It writes to ``log`` when it cannot become ``argv``.
+
+        hide: a mount that the program must not see, or "".
+        groups: the ``cgroup.procs`` of the control groups that it joins when the gate is open (cgroups(7)).
+        """
         waits, opens = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
             os.close(opens)
-            _wait_and_become(argv, waits, stdio, log, hide)
+            _wait_and_become(argv, waits, stdio, log, hide, groups)
         os.close(waits)
         self._opens: int | None = opens
 
@@ -46,7 +53,10 @@ class Gate:
             self._opens = None
 
 
-def _wait_and_become(argv: list[str], gate: int, stdio: tuple[int, int, int], log: str, hide: str) -> NoReturn:
+def _wait_and_become(
+    argv: list[str], gate: int, stdio: tuple[int, int, int], log: str, hide: str, groups: Sequence[str]
+) -> NoReturn:
+    what = argv[0]
     try:
         signal.set_wakeup_fd(-1)
         for number in (
@@ -59,12 +69,16 @@ def _wait_and_become(argv: list[str], gate: int, stdio: tuple[int, int, int], lo
             # the runtime takes 0 for "not said" and hands on what it has inherited
             with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
                 file.write("0")
+            for what in groups:
+                with open(what, "w", encoding="ascii") as file:
+                    file.write("0")  # whoever writes
+            what = argv[0]
             if hide:
                 _hide_mount(hide)
             os.execve(argv[0], argv, ENVIRONMENT)
     except OSError as error:
         with open(log, "a", encoding="utf-8") as file:
-            file.write(f"{argv[0]}: {error.strerror}\n")
+            file.write(f"{what}: {error.strerror}\n")
     finally:
         os._exit(125)
 

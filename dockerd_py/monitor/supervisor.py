@@ -18,12 +18,13 @@ follow        fds: socket                             the same, before the first
 position                                              the same, now
 resize        height, width
 rename        fields, names
-exec          exec: an id; argv, log, pid_file: the   pid: a child that waits to become ``argv``
-              runtime's call; console: the path of
-              a terminal's socket or "", size;
+exec          exec: an id; groups: the files by       pid, started_at: of the process that the call has started
+              which the control groups are joined;
+              argv, log, pid_file: the runtime's
+              call; console: the path of a
+              terminal's socket or "", size;
               stdin, streams, framed, keys;
               fds: [connection[, memfd]]
-exec_start    exec                                    pid, started_at: of the process that the call has started
 exec_abort    exec                                    (what is not started yet never will be)
 exec_kill     exec, signal
 exec_resize   exec, height, width
@@ -218,9 +219,7 @@ class Supervisor:
         match op:
             case "exec":
                 self._expect("running")
-                return self.execs.gate(message, fds)
-            case "exec_start":
-                self.execs.start(message["exec"], later)
+                self.execs.start(message, fds, later)
                 return None
             case "exec_abort":
                 self.execs.abort(message["exec"])
@@ -271,8 +270,6 @@ class Supervisor:
     def _abandoned(self) -> None:
         if self.phase in ("gated", "creating", "created"):
             self._abort()  # nobody will ever start it
-        else:
-            self.execs.abandon()
 
     # The container's life
 

@@ -90,11 +90,11 @@ class Units(Protocol):
     async def apply_run_limits(self, name: str, limits: Limits) -> None:
         """Put the pids and processor time limits in force: after the runtime's create, before its start."""
 
-    async def attach(self, name: str, pid: int, beside: int) -> None:
-        """Move ``pid``, a process that waits, into the scope: on version 2 to where ``beside``, a process of the
-        scope's, is.  (A container that has made groups of its own has no processes in the scope's own.)
+    def groups_of(self, name: str, pid: int) -> list[str]:
+        """The ``cgroup.procs`` files by which a process joins every control group of ``pid``, a process of the scope.
 
-        Raises NotRunning where the scope, ``pid`` or ``beside`` is gone."""
+        (A container may have made groups of its own, and on version 2 its scope's own takes no process then.)
+        Raises NotRunning where ``pid`` is gone, or in no group of the scope."""
 
     async def control_group(self, name: str) -> str | None:
         """The scope's control group as /proc/<pid>/cgroup shows it; None when there is no such scope."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dockerd_py.errors import Conflict, NotRunning, NotSupported, PydockerdError
+from dockerd_py.errors import Conflict, NotSupported, PydockerdError
 from dockerd_py.units import freezer, hierarchy
 from dockerd_py.units.base import SCOPE_NAME, Kind, Limits, ScopeSpec, weight_of_shares
 from dockerd_py.units.groups import Group, device_rules, prepare_base
@@ -60,8 +60,8 @@ class CgroupfsUnits:
     async def apply_run_limits(self, name: str, limits: Limits) -> None:
         await asyncio.to_thread(self._apply_run_limits, name, limits)
 
-    async def attach(self, name: str, pid: int, beside: int) -> None:
-        await asyncio.to_thread(self._attach, name, pid, beside)
+    def groups_of(self, name: str, pid: int) -> list[str]:
+        return hierarchy.doors([group.hierarchy for group in self._groups], name, pid)
 
     async def control_group(self, name: str) -> str | None:
         directory = self._tracked.base / name
@@ -118,26 +118,6 @@ class CgroupfsUnits:
             self._abandon(spec.name, pid)
             raise
         return self._tracked.hierarchy.spell(self._tracked.base / spec.name)
-
-    def _attach(self, name: str, pid: int, beside: int) -> None:
-        try:
-            text = Path(f"/proc/{beside}/cgroup").read_text("utf-8", "surrogateescape")
-            unified = next((line[3:] for line in text.splitlines() if line.startswith("0::")), "")
-            for group in self._groups:
-                place = scope = group.base / name
-                if group.hierarchy.version == 2:
-                    place = group.hierarchy.locate(unified)
-                    if place != scope and scope not in place.parents:
-                        raise NotRunning(f"{name} has ended")
-                fd = os.open(place / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    os.write(fd, str(pid).encode())
-                finally:
-                    os.close(fd)
-        except (FileNotFoundError, ProcessLookupError) as error:
-            raise NotRunning(f"{name} has ended") from error
-        except OSError as error:
-            raise PydockerdError(f"cannot move process {pid} into {name}: {error.strerror}") from error
 
     def _abandon(self, name: str, pid: int) -> None:
         for group in self._groups:

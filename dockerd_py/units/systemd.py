@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dockerd_py.errors import Conflict, NotRunning, PydockerdError, TimedOut
+from dockerd_py.errors import Conflict, PydockerdError, TimedOut
 from dockerd_py.units import freezer, hierarchy
 from dockerd_py.units.base import SCOPE_NAME, Kind, Limits, ScopeSpec, weight_of_shares
 from dockerd_py.units.systemd_link import BusError, Properties, SystemdLink
@@ -101,22 +101,9 @@ class SystemdUnits:
         if properties:
             await self._repeat(lambda: self._link.set(name, typed(properties)))
 
-    async def attach(self, name: str, pid: int, beside: int) -> None:
-        # one read of microseconds; a thread would take longer
-        group = self._group_of(beside) if self.cgroup_version == 2 else f"/{name}"
-        _scope, found, below = (group or "").partition(f"/{name}")
-        if not found:
-            raise NotRunning(f"{name} has ended")
-        if not (below.isascii() and below.isprintable()):
-            raise PydockerdError(f"the control group {below!r} that {name} has made cannot be named to systemd")
-        # version 1 knows no rule against processes beside groups, and a group of the container's need not be in
-        # the hierarchies of all controllers
-        try:
-            await self._repeat(lambda: self._link.call("AttachProcessesToUnit", "ssau", name, below, [pid]))
-        except BusError as error:
-            if error.name not in _NOTHING_THERE:
-                raise
-            raise NotRunning(f"{name} has ended") from error
+    def groups_of(self, name: str, pid: int) -> list[str]:
+        # the scope is delegated, so processes may be moved into it without systemd, which costs 6 ms
+        return hierarchy.doors(self._hierarchies, name, pid)
 
     async def control_group(self, name: str) -> str | None:
         try:

@@ -42,6 +42,9 @@ class Talk:
 
     def ask(self, op: str, fds: tuple[int, ...] = (), **fields: object) -> wire.Message:
         self.send(op, fds, **fields)
+        return self.reply()
+
+    def reply(self) -> wire.Message:
         while "event" in (message := self.receive()):
             self.events.append(message)
         return message
@@ -58,6 +61,7 @@ class House:
     def __init__(self, directory: Path, rootfs: Path) -> None:
         self.directory = directory
         self.run = directory / "run"
+        self.groups: list[str] = []
         self.crun = Crun(root=str(directory / "crun"))
         self.fork_server = subprocess.Popen([sys.executable, "-I", "-S", PROGRAM, str(directory / "fork.sock")])
         deadline = time.monotonic() + 10
@@ -72,8 +76,8 @@ class House:
             reply = self.talk.ask(op)
             assert "error" not in reply, reply
 
-    def gate(self, name: str, *argv: str, client: socket.socket | None = None, tty: bool = False) -> int:
-        """The pid of the child that waits."""
+    def send(self, name: str, *argv: str, client: socket.socket | None = None, tty: bool = False) -> None:
+        """Ask for a start, without awaiting the reply."""
         process = json.loads((self.run / "config.json").read_text())["process"]
         (self.run / f"{name}.proc").write_text(json.dumps({**process, "args": argv, "terminal": tty}))
         console = str(self.run / f"{name}.tty") if tty else ""
@@ -83,14 +87,12 @@ class House:
         )
         settings = {"stdin": client is not None, "streams": [1, 2], "framed": False, "keys": [], "size": [24, 80]}
         fds = () if client is None else (client.fileno(),)
-        reply = self.talk.ask(
-            "exec", fds, exec=name, argv=call, log=log, pid_file=pid_file, console=console, **settings
-        )
-        assert "error" not in reply, reply
-        return int(reply["pid"])
+        files = {"log": log, "pid_file": pid_file, "console": console}
+        self.talk.send("exec", fds, exec=name, argv=call, groups=self.groups, **files, **settings)
 
-    def start(self, name: str) -> wire.Message:
-        return self.talk.ask("exec_start", exec=name)
+    def start(self, name: str, *argv: str, client: socket.socket | None = None, tty: bool = False) -> wire.Message:
+        self.send(name, *argv, client=client, tty=tty)
+        return self.talk.reply()
 
     def execs(self) -> list[wire.Message]:
         found: list[wire.Message] = self.talk.ask("execs", begin=0)["execs"]
@@ -139,9 +141,8 @@ def read_all(sock: socket.socket) -> bytes:
 
 def test_the_end_is_told_before_the_client_sees_it(house: House) -> None:
     ours, theirs = socket.socketpair()
-    house.gate("one", "sh", "-c", "cat; exit 5", client=theirs)
+    assert house.start("one", "sh", "-c", "cat; exit 5", client=theirs)["pid"] in house.children()
     theirs.close()
-    assert house.start("one")["pid"] in house.children()
     ours.sendall(b"typed")
     ours.shutdown(socket.SHUT_WR)
     assert read_all(ours) == b"typed"
@@ -151,10 +152,8 @@ def test_the_end_is_told_before_the_client_sees_it(house: House) -> None:
 
 
 def test_a_daemon_that_comes_later_learns_of_those_that_ran_and_run(house: House) -> None:
-    house.gate("ends", "sh", "-c", "exit 6")
-    house.start("ends")
-    house.gate("runs", "sleep", "100")
-    house.start("runs")
+    house.start("ends", "sh", "-c", "exit 6")
+    house.start("runs", "sleep", "100")
     assert house.talk.event()["id"] == "ends"
     house.talk.sock.close()
     house.talk = Talk(wire.connect(str(house.run / "monitor.sock")))
@@ -163,33 +162,28 @@ def test_a_daemon_that_comes_later_learns_of_those_that_ran_and_run(house: House
     ]  # fmt: skip
 
 
-def test_what_waits_at_a_gate_ends_with_the_daemon(house: House) -> None:
-    pid = house.gate("one", "sleep", "100")
-    before = house.children()
-    assert pid in before
+def test_a_start_goes_on_without_the_daemon(house: House) -> None:
+    house.send("one", "sleep", "100")
     house.talk.sock.close()
-    until(lambda: pid not in house.children())
     house.talk = Talk(wire.connect(str(house.run / "monitor.sock")))
-    assert house.execs() == []
-    assert len(house.children()) == len(before) - 1
+    until(lambda: [one["phase"] for one in house.execs()] == ["running"])
 
 
-def test_what_waits_at_a_gate_ends_with_its_monitor(house: House) -> None:
-    pids = [house.gate(name, "sleep", "100") for name in ("one", "two", "three")]
-    init = house.talk.ask("hello")["pid"]
-    os.kill(house.pid, signal.SIGKILL)
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
-    os.kill(init, signal.SIGKILL)
+def test_a_group_that_cannot_be_joined_is_named_and_nothing_is_started(house: House) -> None:
+    before = house.children(), house.open_files()
+    house.groups = ["/sys/fs/cgroup/no/such/group/cgroup.procs"]
+    reply = house.start("one", "sleep", "100")
+    assert "/sys/fs/cgroup/no/such/group/cgroup.procs: No such file or directory" in reply["log"]
+    until(lambda: (house.children(), house.open_files()) == before)
 
 
-def test_an_abort_before_the_start_leaves_nothing(house: House) -> None:
+def test_a_client_of_what_fails_sees_the_end_of_its_connection(house: House) -> None:
     house.execs()
     before = house.children(), house.open_files()
     for tty in (False, True):
         ours, theirs = socket.socketpair()
-        house.gate("one", "sleep", "100", client=theirs, tty=tty)
+        assert "error" in house.start("one", "nosuch", client=theirs, tty=tty)
         theirs.close()
-        assert house.talk.ask("exec_abort", exec="one") == {"seq": 1}
         assert read_all(ours) == b""
     until(lambda: (house.children(), house.open_files()) == before)
     assert not list(house.run.glob("*.tty"))
@@ -198,14 +192,15 @@ def test_an_abort_before_the_start_leaves_nothing(house: House) -> None:
 @pytest.mark.parametrize("delay", [0.0, 0.002, 0.004, 0.006, 0.01])
 def test_a_killed_runtime_leaves_no_process_behind(house: House, delay: float) -> None:
     before = house.children(), house.open_files()
-    pid = house.gate("one", "sleep", "100")
-    house.talk.send("exec_start", exec="one")
+    house.send("one", "sleep", "100")
     time.sleep(delay)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    for pid in set(house.children()) - set(before[0]):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     reply = house.talk.receive()
     if "error" not in reply:  # it was done already
-        os.kill(reply["pid"], signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(reply["pid"], signal.SIGKILL)
         assert house.talk.event()["exit_code"] == 137
     until(lambda: (house.children(), house.open_files()) == before)
     assert house.talk.ask("hello")["phase"] == "running"
@@ -213,8 +208,7 @@ def test_a_killed_runtime_leaves_no_process_behind(house: House, delay: float) -
 
 def test_an_abort_while_the_runtime_works_leaves_no_process_behind(house: House) -> None:
     before = house.children(), house.open_files()
-    house.gate("one", "sleep", "100")
-    house.talk.send("exec_start", exec="one")
+    house.send("one", "sleep", "100")
     house.talk.send("exec_abort", exec="one")
     replies = [house.talk.receive(), house.talk.receive()]
     assert [reply for reply in replies if "error" in reply]
@@ -223,8 +217,7 @@ def test_an_abort_while_the_runtime_works_leaves_no_process_behind(house: House)
 
 def test_the_runtimes_complaint_comes_with_the_failure(house: House) -> None:
     before = house.children()
-    house.gate("one", "nosuch")
-    reply = house.start("one")
+    reply = house.start("one", "nosuch")
     assert "not found in $PATH" in reply["log"]
     assert house.execs() == []
     until(lambda: house.children() == before)
@@ -232,10 +225,8 @@ def test_the_runtimes_complaint_comes_with_the_failure(house: House) -> None:
 
 def test_they_end_with_the_container_and_before_it(house: House) -> None:
     ours, theirs = socket.socketpair()
-    house.gate("runs", "sleep", "100", client=theirs)
+    house.start("runs", "sleep", "100", client=theirs)
     theirs.close()
-    house.start("runs")
-    house.gate("waits", "sleep", "100")
     house.talk.ask("kill", signal=9)
     first = house.talk.event()
     assert (first["event"], first["exit_code"]) == ("exec_exit", 137)
@@ -245,25 +236,20 @@ def test_they_end_with_the_container_and_before_it(house: House) -> None:
 
 
 def test_many_leave_nothing_but_the_last_that_ended(house: House) -> None:
-    house.gate("first", "true")
-    house.start("first")
+    house.start("first", "true")
     house.talk.event()
     before = house.open_files()
     for number in range(20):
-        house.gate(f"n{number}", "true")
-        house.start(f"n{number}")
+        house.start(f"n{number}", "true")
         assert house.talk.event()["exit_code"] == 0
     assert house.open_files() == before
     assert len(house.execs()) == 21 <= REMEMBERED
 
 
 def test_requests_that_make_no_sense_are_refused(house: House) -> None:
-    house.gate("one", "sleep", "100")
-    assert "exists already" in house.talk.ask(
-        "exec", exec="one", argv=[], log="", pid_file="", console="", stdin=False, streams=[], framed=False, keys=[]
-    )["error"]  # fmt: skip
-    assert "not running" in house.talk.ask("exec_kill", exec="one", signal=9)["error"]
-    assert "not gated" in house.talk.ask("exec_start", exec="nosuch")["error"]
+    house.start("one", "sleep", "100")
+    assert "exists already" in house.start("one", "sleep", "100")["error"]
+    assert "not running" in house.talk.ask("exec_kill", exec="nosuch", signal=9)["error"]
     assert "has ended" in house.talk.ask("exec_resize", exec="nosuch", height=1, width=1)["error"]
     assert "has no terminal" in house.talk.ask("exec_resize", exec="one", height=1, width=1)["error"]
     assert "does not know 'exec_what'" in house.talk.ask("exec_what")["error"]

@@ -302,7 +302,9 @@ def test_frozen_processes_stand_still_until_they_are_thawed(units: CgroupfsUnits
     held.end(pid)
 
 
-def test_a_process_is_attached_beside_another_one_of_the_scope(units: CgroupfsUnits, held: Held) -> None:
+def test_the_groups_of_a_process_are_those_that_it_is_in_also_below_the_scope(
+    units: CgroupfsUnits, held: Held
+) -> None:
     name = scope_name()
     first, _ = held.start()
     second, _ = held.start()
@@ -311,21 +313,19 @@ def test_a_process_is_attached_beside_another_one_of_the_scope(units: CgroupfsUn
     for directory in own:  # version 2: a container that has made groups of its own
         directory.mkdir()
         (directory / "cgroup.procs").write_text(str(first))
-    asyncio.run(units.attach(name, second, first))
+    for door in units.groups_of(name, first):
+        Path(door).write_text(str(second))
     assert Path(f"/proc/{second}/cgroup").read_text() == Path(f"/proc/{first}/cgroup").read_text()
     assert sorted(asyncio.run(units.processes(name))) == sorted((first, second))
 
 
-def test_nothing_is_attached_to_a_scope_that_has_ended(units: CgroupfsUnits, held: Held) -> None:
+def test_who_is_not_in_the_scope_has_no_groups_of_it(units: CgroupfsUnits, held: Held) -> None:
     name = scope_name()
-    first, _ = held.start()
-    second, _ = held.start()
-    before = Path(f"/proc/{second}/cgroup").read_text()
+    pid, _ = held.start()
     with pytest.raises(NotRunning):
-        asyncio.run(units.attach(name, second, first))
-    assert Path(f"/proc/{second}/cgroup").read_text() == before
-    start(units, ScopeSpec(name), first)
-    held.end(first)
+        units.groups_of(name, pid)
+    start(units, ScopeSpec(name), pid)
+    assert units.groups_of(name, pid)
+    held.end(pid)
     with pytest.raises(NotRunning):
-        asyncio.run(units.attach(name, second, first))
-    assert Path(f"/proc/{second}/cgroup").read_text() == before
+        units.groups_of(name, pid)
