@@ -49,11 +49,12 @@ async def create(call: Call) -> web.StreamResponse:
     wanted = decode_create(body)
     if platform := call.text("platform"):
         await _check_platform(call, platform)
+    host = eras.settle_restart_policy(call.version, wanted.host)
     for path in wanted.must_exist:
         if not await asyncio.to_thread(os.path.lexists, path):
             raise BadParameter(f'invalid mount config for type "bind": bind source path does not exist: {path}')
     created = await call.engine.containers.create(
-        wanted.config, wanted.host, call.text("name"), min_memory=eras.minimum_memory(call.version)
+        wanted.config, host, call.text("name"), min_memory=eras.minimum_memory(call.version)
     )
     return call.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
 
@@ -93,6 +94,21 @@ async def stop(call: Call) -> web.StreamResponse:
 async def restart(call: Call) -> web.StreamResponse:
     _refuse_signal(call)
     await call.engine.containers.restart(call.name, call.number("t"))
+    return call.empty()
+
+
+async def pause(call: Call) -> web.StreamResponse:
+    await call.engine.containers.pause(call.name)
+    return call.empty()
+
+
+async def unpause(call: Call) -> web.StreamResponse:
+    await call.engine.containers.unpause(call.name)
+    return call.empty()
+
+
+async def rename(call: Call) -> web.StreamResponse:
+    await call.engine.containers.rename(call.name, call.text("name"))
     return call.empty()
 
 
@@ -191,6 +207,9 @@ ROUTES = (
     Route("POST", "/containers/{}/stop", stop),
     Route("POST", "/containers/{}/restart", restart),
     Route("POST", "/containers/{}/kill", kill),
+    Route("POST", "/containers/{}/pause", pause),
+    Route("POST", "/containers/{}/unpause", unpause),
+    Route("POST", "/containers/{}/rename", rename),
     Route("POST", "/containers/{}/wait", wait),
     Route("POST", "/containers/{}/resize", resize),
     Route("DELETE", "/containers/{}", remove),

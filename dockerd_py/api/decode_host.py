@@ -6,10 +6,10 @@ here is refused by name (NotSupported), never ignored.  Keys that Docker does no
 
 from __future__ import annotations
 
-from dockerd_py.api.benign import Benign, anything, empty, no_restart, one_of, refuse_others
+from dockerd_py.api.benign import Benign, anything, empty, one_of, refuse_others
 from dockerd_py.api.fields import Fields
 from dockerd_py.api.specs import check_port_bindings, parse_bind, parse_mount
-from dockerd_py.engine.model import Bind, HostConfig
+from dockerd_py.engine.model import Bind, HostConfig, RestartPolicy
 from dockerd_py.errors import BadParameter, NotSupported
 
 NETWORK_MODES = ("default", "bridge", "none", "host")
@@ -43,6 +43,7 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig,
         pids_limit=max(0, fields.number("PidsLimit")),  # likewise
         network_mode=network_mode,
         auto_remove=fields.flag("AutoRemove"),
+        restart=_restart(fields.object("RestartPolicy")),
         log_driver=log_fields.text("Type"),
         log_options=log_fields.text_map("Config"),
         container_id_file=fields.text("ContainerIDFile"),
@@ -53,6 +54,10 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig,
 def _limit(fields: Fields, flat: Fields, key: str) -> int:
     value = fields.number(key)
     return value if value else flat.number(key)
+
+
+def _restart(fields: Fields) -> RestartPolicy:
+    return RestartPolicy(fields.text("Name"), fields.number("MaximumRetryCount"))
 
 
 def _binds(fields: Fields) -> tuple[tuple[Bind, ...], tuple[str, ...]]:
@@ -116,7 +121,6 @@ _HOST_BENIGN: dict[str, Benign] = {
     "Privileged": empty,
     "ReadonlyPaths": lambda value: value is None,
     "ReadonlyRootfs": empty,
-    "RestartPolicy": no_restart,
     "Runtime": one_of("", "crun"),
     "SecurityOpt": empty,
     "ShmSize": one_of(0, DEFAULT_SHM_SIZE),

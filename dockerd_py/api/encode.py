@@ -45,7 +45,7 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "HostsPath": container.hosts_path,
         "LogPath": container.log_path,
         "Name": "/" + container.name,
-        "RestartCount": 0,
+        "RestartCount": state.restarts,
         "Driver": container.driver,
         "Platform": "linux",
         "MountLabel": "",
@@ -93,6 +93,8 @@ def status_text(state: State, version: ApiVersion) -> str:
     if state.running:
         up = f"Up {duration(time.time_ns() - state.started_at)}"
         return f"{up} (Paused)" if state.status is Status.PAUSED else up
+    if state.status is Status.RESTARTING:
+        return f"Restarting ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
     if state.status is Status.EXITED:
         return eras.exit_status(version, state.exit_code, duration(time.time_ns() - state.finished_at))
     return {Status.REMOVING: "Removal In Progress", Status.DEAD: "Dead"}.get(state.status, "Created")
@@ -229,9 +231,9 @@ def _command_line(container: Container, version: ApiVersion) -> str:
 def _state(state: State) -> JsonObject:
     return {
         "Status": state.status.value,
-        "Running": state.running,
+        "Running": state.active,
         "Paused": state.status is Status.PAUSED,
-        "Restarting": False,
+        "Restarting": state.status is Status.RESTARTING,
         "OOMKilled": state.oom_killed,
         "Dead": state.status is Status.DEAD,
         "Pid": state.pid,
@@ -250,7 +252,7 @@ def _host_config(container: Container) -> JsonObject:
         "LogConfig": {"Type": container.log_driver, "Config": host.log_options},
         "NetworkMode": host.network_mode,
         "PortBindings": {},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "RestartPolicy": {"Name": host.restart.name, "MaximumRetryCount": host.restart.maximum_retries},
         "AutoRemove": host.auto_remove,
         "Memory": host.memory,
         "MemorySwap": host.memory_swap,

@@ -6,8 +6,11 @@ reference, and for 1.0 to 1.10 the reference of that time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dockerd_py.api.call import dump
 from dockerd_py.api.routing import ApiVersion
+from dockerd_py.engine.model import HostConfig
 
 FIRST_YEAR = (1, 10)
 """The last version of the first year; what follows up to 1.23 is answered as its nearest neighbour."""
@@ -63,6 +66,13 @@ def has_settings_in_start(version: ApiVersion) -> bool:
 def reports_unchanged_state(version: ApiVersion) -> bool:
     """Whether starting what runs, or stopping what does not, is a 304 rather than an error or a success."""
     return version >= (1, 13)
+
+
+def settle_restart_policy(version: ApiVersion, host: HostConfig) -> HostConfig:
+    """Clients have a word in what is started again since 1.15: saying nothing means no."""
+    if version < (1, 15) or host.restart.name:
+        return host
+    return replace(host, restart=replace(host.restart, name="no"))
 
 
 def exit_status(version: ApiVersion, code: int, ago: str) -> str:

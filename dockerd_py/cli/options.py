@@ -50,6 +50,10 @@ def _pair(text: str) -> None:
         raise ValueError("it must be KEY=value")
 
 
+def _restart(text: str) -> None:
+    parse_restart(text)
+
+
 def _memory_swap(text: str) -> None:
     if text != "-1":
         parse_size(text)
@@ -77,6 +81,7 @@ FLAGS = (
     Flag("--pids-limit", "int", 0, "How many processes it may have"),
     Flag(("-p", "--publish"), "list", help="Publish a port", check=_publish, metavar="[[ADDRESS:]PORT:]PORT[/udp]"),
     Flag(("-P", "--publish-all"), "bool", help="Publish all ports that it exposes"),
+    Flag("--restart", "string", "no", "When it is started again after its end", check=_restart, metavar="POLICY"),
     Flag("--rm", "bool", help="Remove it when it ends"),
     Flag("--stop-signal", help="The signal that asks it to end", metavar="SIGNAL"),
     Flag("--stop-timeout", "int", 0, "Seconds that it has to end before it is killed", metavar="SECONDS"),
@@ -148,6 +153,7 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "PidsLimit": given.integer("pids-limit") or None,
         "NetworkMode": _network(given),
         "AutoRemove": given.boolean("rm"),
+        "RestartPolicy": parse_restart(given.string("restart")),
         "ContainerIDFile": given.string("cidfile"),
         "PortBindings": bindings,
         "PublishAllPorts": given.boolean("publish-all"),
@@ -201,6 +207,17 @@ def parse_volume(text: str) -> tuple[str, str, str]:
     if os.path.normpath(target).strip("/") == "":
         raise ValueError("the container's root itself cannot be a volume")
     return source, target, mode
+
+
+def parse_restart(text: str) -> dict[str, Any]:
+    """``no``, ``always``, ``unless-stopped`` or ``on-failure[:times]`` as the API's RestartPolicy.  Raises ValueError.
+
+    Whether there is a policy of that name is the daemon's to say.
+    """
+    name, colon, times = text.partition(":")
+    if colon and not (times.isascii() and times.isdigit()):
+        raise ValueError("behind the colon must be a number of times")
+    return {"Name": name, "MaximumRetryCount": int(times or 0)}
 
 
 def parse_publish(text: str) -> tuple[str, str, str]:

@@ -49,6 +49,14 @@ class Bind:
 
 
 @dataclass(frozen=True)
+class RestartPolicy:
+    """What happens when a container ends by itself."""
+
+    name: str = ""  # "no", "always", "unless-stopped", "on-failure"; "": the client's API knows no policies
+    maximum_retries: int = 0  # with on-failure; 0: any number
+
+
+@dataclass(frozen=True)
 class HostConfig:
     """What belongs to one container on one host (Docker's ``HostConfig``).  0 means "no limit" throughout."""
 
@@ -62,6 +70,7 @@ class HostConfig:
     pids_limit: int = 0
     network_mode: str = "default"  # "default", "bridge", "none" or "host"
     auto_remove: bool = False
+    restart: RestartPolicy = RestartPolicy()
     log_driver: str = ""  # "": the daemon's default; else "journald" or "json-file"
     log_options: dict[str, str] = field(default_factory=dict)
     container_id_file: str = ""
@@ -71,6 +80,7 @@ class Status(str, enum.Enum):
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
+    RESTARTING = "restarting"  # it has ended, and its restart policy is about to start it again
     EXITED = "exited"
     REMOVING = "removing"
     DEAD = "dead"  # could not be removed, or lost
@@ -85,10 +95,18 @@ class State:
     finished_at: int = 0
     oom_killed: bool = False
     error: str = ""
+    restarts: int = 0  # by its policy, since somebody last started it
+    stopped_by_hand: bool = False  # or killed, since it was last started
 
     @property
     def running(self) -> bool:
+        """Whether it has processes."""
         return self.status in (Status.RUNNING, Status.PAUSED)
+
+    @property
+    def active(self) -> bool:
+        """Whether it has processes, or is about to have some again."""
+        return self.running or self.status is Status.RESTARTING
 
 
 @dataclass(frozen=True)

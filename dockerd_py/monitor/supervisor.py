@@ -6,7 +6,7 @@ gets one reply with the same ``seq``:
 ========  ==========================================  ===========================================================
 op        request                                     reply
 ========  ==========================================  ===========================================================
-hello                                                 version, phase, pid, started_at, exit
+hello                                                 version, phase, pid, started_at, exit, names
 gate                                                  pid: a child that waits to become ``create``
 create                                                pid: the container's init
 start                                                 started_at (ns)
@@ -98,6 +98,7 @@ class Supervisor:
             epoch=config.epoch,
         )
         self.log_waits = False
+        self.names = config.log_names
         self.waiting: dict[int, Callable[[int], None]] = {}  # child -> what to do with its wait status
         self.reaped: dict[int, int] = {}  # children that nobody waited for (yet)
         self._prepare_process()
@@ -319,6 +320,7 @@ class Supervisor:
                 self.streams.resize(message["height"], message["width"])
                 return {}
             case "rename":
+                self.names = message["names"]
                 if isinstance(self.log, JournalWriter):
                     self.log.set_fields(message["fields"], message["names"])
                 return {}
@@ -336,6 +338,7 @@ class Supervisor:
             "pid": self.pid,
             "started_at": self.started_at,
             "exit": self.exit._asdict() if self.exit else None,
+            "names": self.names,
         }
 
     def _attach(self, message: wire.Message, fds: list[int]) -> wire.Message:

@@ -114,6 +114,13 @@ class Units(Protocol):
         """The file whose line ``oom_kill N`` counts the scope's processes killed for want of memory (memory.events
         on version 2, memory.oom_control on version 1); None when there is no such scope.  It goes with it."""
 
+    async def stop_was_asked(self, name: str, since: int) -> bool:
+        """Whether somebody has asked for the end of this scope itself (``systemctl stop``) since ``since``,
+        nanoseconds since the epoch; the scope may be gone."""
+
+    async def going_down(self) -> bool:
+        """Whether the host is shutting down."""
+
     async def remove(self, name: str) -> None:
         """Make an end of the scope, and of what is still in it.  No error when it is gone."""
 

@@ -86,6 +86,12 @@ class CgroupfsUnits:
             return None
         return group.base / name / ("memory.oom_control" if group.hierarchy.version == 1 else "memory.events")
 
+    async def stop_was_asked(self, name: str, since: int) -> bool:
+        return False  # nobody but us knows of our groups
+
+    async def going_down(self) -> bool:
+        return False  # nobody says so
+
     async def remove(self, name: str) -> None:
         await asyncio.to_thread(self._remove, name)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dockerd_py.errors import Conflict, PydockerdError, TimedOut
-from dockerd_py.units import freezer, hierarchy
+from dockerd_py.units import freezer, hierarchy, stopjobs
 from dockerd_py.units.base import SCOPE_NAME, Kind, Limits, ScopeSpec, weight_of_shares
 from dockerd_py.units.systemd_link import BusError, Properties, SystemdLink
 
@@ -155,6 +155,16 @@ class SystemdUnits:
             return self._tracking().locate(group) / "memory.events"
         memory = self._controller("memory")
         return None if memory is None else memory.locate(group) / "memory.oom_control"
+
+    async def stop_was_asked(self, name: str, since: int) -> bool:
+        return await asyncio.to_thread(stopjobs.was_stopped, name, since)
+
+    async def going_down(self) -> bool:
+        manager = ("org.freedesktop.systemd1.Manager", "SystemState")
+        state = await self._repeat(
+            lambda: self._link.call("Get", "ss", *manager, interface="org.freedesktop.DBus.Properties")
+        )
+        return str(state) == "stopping"
 
     async def remove(self, name: str) -> None:
         deadline = time.monotonic() + GONE_WITHIN

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockerd_py.api.decode import decode_create
-from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig
+from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig, RestartPolicy
 from dockerd_py.errors import BadParameter, NotSupported
 
 # The body of `docker run busybox true`, as the 28.2 client sends it.
@@ -50,7 +50,7 @@ def host(**settings_: Any) -> HostConfig:
 def test_the_body_of_docker_run_is_accepted_as_it_is() -> None:
     request = decode_create(CLI_BODY)
     assert request.config == ContainerConfig(image="busybox", cmd=("true",), attach_stdout=True, attach_stderr=True)
-    assert request.host == HostConfig()
+    assert request.host == HostConfig(restart=RestartPolicy("no"))
 
 
 def test_every_setting_that_is_supported_arrives() -> None:
@@ -114,7 +114,6 @@ def test_what_docker_py_sends_by_default_is_accepted() -> None:
         ({"publish_all_ports": True}, "PublishAllPorts"),
         ({"port_bindings": {"80/tcp": 8080}}, "PortBindings"),
         ({"read_only": True}, "ReadonlyRootfs"),
-        ({"restart_policy": {"Name": "always"}}, "RestartPolicy"),
         ({"runtime": "kata"}, "Runtime"),
         ({"security_opt": ["seccomp=unconfined"]}, "SecurityOpt"),
         ({"shm_size": "1g"}, "ShmSize"),

@@ -28,7 +28,9 @@ SUMMARIES = {
     "kill": ("lifecycle", "Send a signal to containers"),
     "load": ("archives", "Load images from an archive"),
     "logs": ("logs", "Show what a container has written"),
+    "pause": ("lifecycle", "Freeze the processes of containers"),
     "ps": ("ps", "List containers"),
+    "rename": ("lifecycle", "Give a container another name"),
     "restart": ("lifecycle", "Restart containers"),
     "rm": ("lifecycle", "Remove containers"),
     "rmi": ("images", "Remove images"),
@@ -38,6 +40,7 @@ SUMMARIES = {
     "stop": ("lifecycle", "Stop containers"),
     "system": ("upkeep", "Show what takes how much room"),
     "tag": ("images", "Give an image another name"),
+    "unpause": ("lifecycle", "Let the processes of paused containers go on"),
     "version": ("info", "Show the versions of client and daemon"),
     "wait": ("lifecycle", "Wait until containers end, and print their exit codes"),
 }
