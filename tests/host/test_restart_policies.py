@@ -17,7 +17,8 @@ def state(api: Api, container: str) -> dict[str, object]:
 @pytest.mark.parametrize("policy", ["always", "unless-stopped", "on-failure"])
 def test_no_policy_revives_what_an_administrator_stopped(api: Api, pydocker: Cli, busybox: str, policy: str) -> None:
     options = ["--network", "none", "--restart", policy]
-    container = pydocker.out("run", "-d", *options, busybox, "sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done")
+    script = "trap 'exit 9' TERM; while :; do sleep 0.05; done"
+    container = pydocker.out("run", "-d", *options, busybox, "sh", "-c", script)
     time.sleep(0.3)
     systemctl("stop", f"container-{container}.scope")
     wait_until(lambda: state(api, container)["Status"] == "exited", 10, "the container has ended for good")
@@ -48,7 +49,8 @@ def test_a_restart_of_the_service_counts_as_no_end(api: Api, pydocker: Cli, busy
 
 
 def test_a_paused_container_is_a_frozen_scope(api: Api, pydocker: Cli, busybox: str) -> None:
-    container = pydocker.out("run", "-d", "--network", "none", busybox, "sh", "-c", "while :; do echo x; sleep 0.02; done")
+    script = "while :; do echo x; sleep 0.02; done"
+    container = pydocker.out("run", "-d", "--network", "none", busybox, "sh", "-c", script)
     wait_until(lambda: pydocker.out("logs", container), 5, "it writes")
     pydocker("pause", container)
     time.sleep(0.2)
@@ -63,8 +65,8 @@ def test_a_paused_container_is_a_frozen_scope(api: Api, pydocker: Cli, busybox: 
 
 
 def test_the_journal_knows_a_new_name(api: Api, pydocker: Cli, busybox: str) -> None:
-    script = "echo before; read word; echo after"
-    container = pydocker.out("run", "-d", "-i", "--name", "journal-old", "--network", "none", busybox, "sh", "-c", script)
+    options = ["-i", "--name", "journal-old", "--network", "none"]
+    container = pydocker.out("run", "-d", *options, busybox, "sh", "-c", "echo before; read word; echo after")
     pydocker("rename", "journal-old", "journal-new")
     pydocker("attach", "journal-new", input="go\n", timeout=20)
 
