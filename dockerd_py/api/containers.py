@@ -10,7 +10,7 @@ from aiohttp import web
 from dockerd_py.api import encode, eras
 from dockerd_py.api.call import Call, dump
 from dockerd_py.api.decode import decode_create
-from dockerd_py.api.decode_host import decode_host
+from dockerd_py.api.decode_host import decode_host, decode_update
 from dockerd_py.api.fields import Fields
 from dockerd_py.api.filters import container_filter
 from dockerd_py.api.routing import Route
@@ -117,6 +117,11 @@ async def kill(call: Call) -> web.StreamResponse:
     return call.empty()
 
 
+async def update(call: Call) -> web.StreamResponse:
+    await call.engine.containers.update(call.name, decode_update(await call.json_body()))
+    return call.json({"Warnings": []})
+
+
 async def wait(call: Call) -> web.StreamResponse:
     """The head of the answer is sent as soon as the wait has begun: clients start the container only then."""
     try:
@@ -210,6 +215,7 @@ ROUTES = (
     Route("POST", "/containers/{}/pause", pause),
     Route("POST", "/containers/{}/unpause", unpause),
     Route("POST", "/containers/{}/rename", rename),
+    Route("POST", "/containers/{}/update", update),
     Route("POST", "/containers/{}/wait", wait),
     Route("POST", "/containers/{}/resize", resize),
     Route("DELETE", "/containers/{}", remove),

@@ -18,6 +18,7 @@ from dockerd_py.engine.model import (
     Bind,
     Container,
     ContainerConfig,
+    DeviceRate,
     Event,
     HistoryEntry,
     HostConfig,
@@ -261,9 +262,23 @@ def _host_config(container: Container) -> JsonObject:
         "CpuPeriod": host.cpu_period,
         "CpuQuota": host.cpu_quota,
         "PidsLimit": host.pids_limit or None,
+        "MemoryReservation": host.memory_reservation,
+        "MemorySwappiness": host.memory_swappiness,
+        "CpusetCpus": host.cpuset_cpus,
+        "CpusetMems": host.cpuset_mems,
+        "BlkioWeight": host.blkio_weight,
+        "BlkioWeightDevice": _rates(host.blkio_weight_devices, "Weight") or [],
+        "BlkioDeviceReadBps": _rates(host.blkio_read_bps),
+        "BlkioDeviceWriteBps": _rates(host.blkio_write_bps),
+        "BlkioDeviceReadIOps": _rates(host.blkio_read_iops),
+        "BlkioDeviceWriteIOps": _rates(host.blkio_write_iops),
         "Runtime": container.runtime,
         **_HOST_DEFAULTS,
     }
+
+
+def _rates(rates: tuple[DeviceRate, ...], value: str = "Rate") -> list[JsonObject] | None:
+    return [{"Path": one.path, value: one.rate} for one in rates] or None
 
 
 # What the engine has no setting for yet, as Docker shows it when it is not set.
@@ -293,23 +308,13 @@ _HOST_DEFAULTS: dict[str, Any] = {
     "ShmSize": 67108864,
     "Isolation": "",
     "CgroupParent": "",
-    "BlkioWeight": 0,
-    "BlkioWeightDevice": [],
-    "BlkioDeviceReadBps": None,
-    "BlkioDeviceWriteBps": None,
-    "BlkioDeviceReadIOps": None,
-    "BlkioDeviceWriteIOps": None,
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
-    "CpusetCpus": "",
-    "CpusetMems": "",
     "Devices": [],
     "DeviceCgroupRules": None,
     "DeviceRequests": None,
     "KernelMemory": 0,
     "KernelMemoryTCP": 0,
-    "MemoryReservation": 0,
-    "MemorySwappiness": None,
     "OomKillDisable": False,
     "Ulimits": None,
     "CpuCount": 0,

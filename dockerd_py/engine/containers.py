@@ -18,7 +18,7 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
-from dockerd_py.engine import attach, forms, names, settings, signals
+from dockerd_py.engine import attach, forms, names, resources, settings, signals, stats
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
 from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle, stop_signal
@@ -31,6 +31,7 @@ from dockerd_py.engine.model import (
     HostConfig,
     LogOptions,
     State,
+    Stats,
     Status,
     WaitCondition,
     WaitResult,
@@ -39,6 +40,7 @@ from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths, Record, snapshot
 from dockerd_py.engine.restarts import Restarts
 from dockerd_py.engine.restarts import check as check_restart_policy
+from dockerd_py.engine.updates import Updates
 from dockerd_py.errors import (
     AlreadyInState,
     AmbiguousId,
@@ -54,6 +56,7 @@ from dockerd_py.runtime.monitors import RequestFailed
 from dockerd_py.store.archive import outgoing
 from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
+from dockerd_py.units.base import Units
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,8 @@ class Containers:
         lifecycle: Lifecycle,
         restarts: Restarts,
         pausing: Pausing,
+        updates: Updates,
+        units: Units,
         events: EventLog,
         *,
         log_driver: str,
@@ -78,6 +83,8 @@ class Containers:
         self._lifecycle = lifecycle
         self._restarts = restarts
         self._pausing = pausing
+        self._updates = updates
+        self._units = units
         self._events = events
         self._logs = Logs(paths)
         self._log_driver = log_driver
@@ -126,7 +133,7 @@ class Containers:
     # Making and removing
 
     async def create(
-        self, config: ContainerConfig, host: HostConfig, name: str = "", *, min_memory: int = settings.MIN_MEMORY
+        self, config: ContainerConfig, host: HostConfig, name: str = "", *, min_memory: int = resources.MIN_MEMORY
     ) -> Created:
         """Make a container of an image, not yet running.
 
@@ -327,6 +334,18 @@ class Containers:
         finally:
             if future in waiting:
                 waiting.remove(future)
+
+    async def update(self, ref: str, change: HostConfig) -> None:
+        """Change its limits and its restart policy.  Raises NoSuchContainer, BadParameter, NotSupported, Conflict."""
+        await self._updates.update(self.record(ref), change)
+
+    async def stats(self, ref: str) -> Stats:
+        """What it uses now.  Raises NoSuchContainer."""
+        return await stats.sample(self.record(ref), self._units)
+
+    def stats_stream(self, ref: str) -> AsyncGenerator[tuple[Stats, Stats], None]:
+        """The sample before and the present one, each second, until it is removed.  Raises NoSuchContainer."""
+        return stats.stream(self.record(ref), self._units)
 
     # Streams
 

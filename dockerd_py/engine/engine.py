@@ -22,6 +22,7 @@ from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
 from dockerd_py.engine.restarts import Restarts
+from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.upkeep import Upkeep
 from dockerd_py.errors import ConfigError, PydockerdError
 from dockerd_py.runtime.crun import Crun
@@ -87,10 +88,12 @@ class Engine:
             log_driver = config.log_driver or _choose_log_driver(units)
             restarts = Restarts(config, lifecycle, units)
             pausing = Pausing(lifecycle, units, events)
+            updates = Updates(store, lifecycle, units, events)
             name = Path(runtime.binary).name
             containers = Containers(
-                paths, store, images, lifecycle, restarts, pausing, events, log_driver=log_driver, runtime=name
-            )
+                paths, store, images, lifecycle, restarts, pausing, updates, units, events, log_driver=log_driver,
+                runtime=name,
+            )  # fmt: skip
             images.users = containers.users_of
             contents = Contents(paths, store, containers, images, units, events)
             upkeep = Upkeep(config.root, store, containers, images, contents, events)
@@ -98,7 +101,7 @@ class Engine:
                 config, store, units, launcher, lifecycle, containers, images, contents, upkeep, events, log_driver,
                 runtime,
             )  # fmt: skip
-            await Recovery(paths, store, units, containers, lifecycle).run()
+            await Recovery(paths, store, units, containers, lifecycle, updates).run()
             restarts.resume(containers.records())
         except BaseException:
             await store.close()

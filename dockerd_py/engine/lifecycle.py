@@ -23,12 +23,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import forms, settings, signals
+from dockerd_py.engine import forms, signals
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.model import Container, State, Status, WaitResult
 from dockerd_py.engine.plan import Planner
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
+from dockerd_py.engine.resources import limits_of
 from dockerd_py.errors import AlreadyInState, Conflict, NotRunning, PydockerdError, RuntimeFailed, TimedOut
 from dockerd_py.monitor import spool
 from dockerd_py.monitor.spool import ExitRecord
@@ -37,7 +38,7 @@ from dockerd_py.runtime import crun
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
 from dockerd_py.store.files import store_error
 from dockerd_py.store.store import Store
-from dockerd_py.units.base import Limits, ScopeSpec, Units
+from dockerd_py.units.base import ScopeSpec, Units
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Lifecycle:
         monitor, root = await asyncio.gather(self._monitor(record), self._store.layers.mount_rw(record.id))
         gate = await monitor.request("gate")
         pid = int(gate["pid"])
-        limits = limits_of(record)
+        limits = limits_of(record.host)
         scope = ScopeSpec(
             name=record.scope,
             description=f"Container {record.name} ({record.config.image or record.image_id[:12]})",
@@ -131,7 +132,8 @@ class Lifecycle:
             if limits.pids or limits.cpu_quota_per_sec_usec:
                 await self._units.apply_run_limits(record.scope, limits)
             created = await monitor.request("hello")
-            started = await monitor.request("start", timeout=None)
+            counter = self._units.oom_counter(record.scope, record.cgroup)
+            started = await monitor.request("start", timeout=None, oom="" if counter is None else str(counter))
         except RequestFailed as error:
             raise crun.explain(error.log or str(error), record.path) from error
         except MonitorGone as error:
@@ -223,6 +225,7 @@ class Lifecycle:
     def adopt(self, record: Record, monitor: Monitor) -> None:
         """Take ``monitor`` as the record's own and wait for its container's end."""
         record.monitor = monitor
+        monitor.on_oom = lambda: self._events.publish("container", "oom", record.id, record.attributes())
         self._in_background(self._watch(record, monitor))
 
     # The end
@@ -396,17 +399,6 @@ def stop_signal(record: Record | Container) -> int:
 def stop_seconds(record: Record | Container) -> int:
     timeout = record.config.stop_timeout
     return DEFAULT_STOP_SECONDS if timeout is None else timeout
-
-
-def limits_of(record: Record) -> Limits:
-    host = record.host
-    return Limits(
-        memory=host.memory,
-        memory_swap=host.memory_swap,
-        cpu_shares=host.cpu_shares,
-        cpu_quota_per_sec_usec=settings.cpu_quota_per_second(host),
-        pids=max(0, host.pids_limit),
-    )
 
 
 def log_names(record: Record) -> list[str]:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dockerd_py.units.base import Usage
+
 
 @dataclass(frozen=True)
 class ContainerConfig:
@@ -49,6 +51,14 @@ class Bind:
 
 
 @dataclass(frozen=True)
+class DeviceRate:
+    """What one block device of the host may be used for."""
+
+    path: str
+    rate: int  # bytes or operations a second; a weight from 10 to 1000
+
+
+@dataclass(frozen=True)
 class RestartPolicy:
     """What happens when a container ends by itself."""
 
@@ -67,7 +77,17 @@ class HostConfig:
     nano_cpus: int = 0  # a thousand millionth of one processor
     cpu_quota: int = 0  # microseconds a period
     cpu_period: int = 0  # microseconds
-    pids_limit: int = 0
+    memory_reservation: int = 0  # bytes that are left to it when memory is short
+    memory_swappiness: int | None = None  # 0 to 100; None: the host's
+    cpuset_cpus: str = ""  # "0-2,5"
+    cpuset_mems: str = ""
+    blkio_weight: int = 0  # 10 to 1000
+    blkio_weight_devices: tuple[DeviceRate, ...] = ()
+    blkio_read_bps: tuple[DeviceRate, ...] = ()
+    blkio_write_bps: tuple[DeviceRate, ...] = ()
+    blkio_read_iops: tuple[DeviceRate, ...] = ()
+    blkio_write_iops: tuple[DeviceRate, ...] = ()
+    pids_limit: int = 0  # also -1
     network_mode: str = "default"  # "default", "bridge", "none" or "host"
     auto_remove: bool = False
     restart: RestartPolicy = RestartPolicy()
@@ -302,6 +322,31 @@ class Progress:
 
 
 ProgressSink = Callable[[Progress], None]
+
+
+class InterfaceUsage(NamedTuple):
+    """The counters of one network interface."""
+
+    rx_bytes: int
+    rx_packets: int
+    rx_errors: int
+    rx_dropped: int
+    tx_bytes: int
+    tx_packets: int
+    tx_errors: int
+    tx_dropped: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a container uses at one moment; all zero for one that does not run."""
+
+    time: int = 0
+    usage: Usage = field(default_factory=Usage)
+    system_time: int = 0  # ns that all processors have spent, idle time included
+    processors: int = 0
+    memory_limit: int = 0  # its own, else the host's memory
+    interfaces: dict[str, InterfaceUsage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.lifecycle import Lifecycle, log_names
 from dockerd_py.engine.model import Status
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
+from dockerd_py.engine.updates import Updates
 from dockerd_py.errors import PydockerdError
 from dockerd_py.monitor import spool
 from dockerd_py.monitor.spool import ExitRecord
@@ -30,12 +31,15 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    def __init__(self, paths: Paths, store: Store, units: Units, containers: Containers, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, paths: Paths, store: Store, units: Units, containers: Containers, lifecycle: Lifecycle, updates: Updates
+    ) -> None:
         self._paths = paths
         self._store = store
         self._units = units
         self._containers = containers
         self._lifecycle = lifecycle
+        self._updates = updates
 
     async def run(self) -> None:
         for directory in (self._paths.spool, self._paths.containers, self._paths.run, self._paths.runtime_root):
@@ -48,6 +52,8 @@ class Recovery:
             self._containers.adopt(record)
             try:
                 await self._recover(record, str(more.get("phase", "")))
+                if more.get("phase") == "updating":
+                    await self._updates.finish(record)
             except (PydockerdError, OSError) as error:
                 log.error("%s: %s", record.id, error)
             if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:

@@ -107,8 +107,6 @@ def test_what_docker_py_sends_by_default_is_accepted() -> None:
         ({"cgroupns": "host"}, "CgroupnsMode"),
         ({"cgroup_parent": "x.slice"}, "CgroupParent"),
         ({"links": {"a": "b"}}, "Links"),
-        ({"mem_reservation": "10m"}, "MemoryReservation"),
-        ({"mem_swappiness": 0}, "MemorySwappiness"),
         ({"oom_kill_disable": True}, "OomKillDisable"),
         ({"oom_score_adj": -5}, "OomScoreAdj"),
         ({"publish_all_ports": True}, "PublishAllPorts"),
@@ -122,8 +120,6 @@ def test_what_docker_py_sends_by_default_is_accepted() -> None:
         ({"tmpfs": {"/x": ""}}, "Tmpfs"),
         ({"volume_driver": "x"}, "VolumeDriver"),
         ({"volumes_from": ["x"]}, "VolumesFrom"),
-        ({"cpuset_cpus": "0"}, "CpusetCpus"),
-        ({"blkio_weight": 10}, "BlkioWeight"),
         ({"device_cgroup_rules": ["c 1:3 r"]}, "DeviceCgroupRules"),
         ({"isolation": "hyperv"}, "Isolation"),
     ],
@@ -255,7 +251,9 @@ def test_an_entrypoint_is_the_image_s_none_or_given(value: Any, expected: Any) -
 def test_bare_strings_are_lists_of_one_and_no_limit_is_zero() -> None:
     config = decode_create({"Cmd": "true", "Env": "A=1"}).config
     assert (config.cmd, config.env) == (("true",), ("A=1",))
-    assert host(PidsLimit=-1, CpuQuota=-1, MemorySwap=None, Memory=8388608.0) == HostConfig(memory=8 << 20)
+    assert host(PidsLimit=-1, CpuQuota=-1, MemorySwap=None, Memory=8388608.0) == HostConfig(
+        memory=8 << 20, pids_limit=-1, cpu_quota=-1
+    )
 
 
 def test_keys_unknown_to_docker_are_ignored() -> None:

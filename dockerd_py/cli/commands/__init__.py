@@ -37,10 +37,12 @@ SUMMARIES = {
     "run": ("run", "Run a command in a new container"),
     "save": ("archives", "Write images as an archive"),
     "start": ("start", "Start containers"),
+    "stats": ("stats", "Show what containers use"),
     "stop": ("lifecycle", "Stop containers"),
     "system": ("upkeep", "Show what takes how much room"),
     "tag": ("images", "Give an image another name"),
     "unpause": ("lifecycle", "Let the processes of paused containers go on"),
+    "update": ("stats", "Change the limits of containers"),
     "version": ("info", "Show the versions of client and daemon"),
     "wait": ("lifecycle", "Wait until containers end, and print their exit codes"),
 }
