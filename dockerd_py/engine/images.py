@@ -9,7 +9,7 @@ from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.model import Image, ImageChange, Progress, ProgressSink
 from dockerd_py.engine.settings import config_from_image
 from dockerd_py.errors import NoSuchImage
-from dockerd_py.store.images import StoredImage
+from dockerd_py.store.image_index import StoredImage
 from dockerd_py.store.store import Store
 
 Changes = list[ImageChange]
