@@ -105,7 +105,7 @@ def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
         "RepoDigests": list(image.digests),
         "Parent": eras.image_id(version, image.parent_id),
         "Comment": image.comment,
-        "Created": rfc3339(image.created),
+        "Created": rfc3339(image.created) if image.created else _EPOCH,
         "Container": image.container,
         "ContainerConfig": config(image.container_config),
         "DockerVersion": image.docker_version,
@@ -127,6 +127,9 @@ def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
             result["config"] = None
     return result
 
+
+# Where nothing of its making may differ, an image says that it is of this time.
+_EPOCH = "1970-01-01T00:00:00Z"
 
 # All that inspect said of an image until 1.11.
 _FIRST_YEAR_KEYS = {

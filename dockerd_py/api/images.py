@@ -25,7 +25,9 @@ async def list_(call: Call) -> web.StreamResponse:
     shown = [
         image
         for image in images
-        if (call.flag("all") or image.tags or image.id not in parents) and passes(image) and _named(image, pattern, call.version)
+        if (call.flag("all") or image.tags or image.id not in parents)
+        and passes(image)
+        and _named(image, pattern, call.version)
     ]
     if eras.is_first_year(call.version):
         return call.json([item for image in shown for item in encode.first_year_images(image, pattern, call.version)])

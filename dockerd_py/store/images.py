@@ -336,7 +336,7 @@ class ImageStore:
                 del index.images[gone.id]
         deleted = [gone.id for gone in doomed]
         if rules is not Rules.TODAY:
-            deleted = self._gone(lineage, frozenset(deleted), frozenset(freed))
+            deleted = self._gone(lineage, frozenset(deleted), users)
         await self._layers.drop(freed)
         return [
             *(ImageChange(untagged=f"{repo}:{tag}") for repo, tag in sorted(plan.untag)),
@@ -344,14 +344,15 @@ class ImageStore:
         ]
 
     def _gone(
-        self, lineage: Sequence[StoredImage], deleted: frozenset[str], freed: frozenset[str]
+        self, lineage: Sequence[StoredImage], deleted: frozenset[str], users: Users
     ) -> builtins.list[str]:
-        """Those of the lineage that are no more; of those that are layers only, these whose files go."""
+        """Those of the lineage, from the top, that nobody sees any more."""
+        left = self.graph.nodes()
         found = []
         for image in lineage:
-            layer = self._layers.get(image.chain_id) if image.chain_id is not None else None
-            freed_too = layer is not None and layer.cache_id in freed
-            if freed_too if self.index.is_layer(image) else image.id in deleted:
+            if image.id not in deleted and users(image.id):
+                break  # a container keeps this layer and those below it
+            if image.id not in left:
                 found.append(image.id)
         return found
 
