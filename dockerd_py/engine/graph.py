@@ -33,14 +33,16 @@ class Graph:
     def list(self) -> list[Image]:
         """Images, and the layers below them, newest first; ``parent_id`` is what each stands on, and ``own_size``
         what it adds."""
+        parents = self._store.images.graph.nodes(self._images.in_use())
         index = self._store.images.index
-        found = {one: index.by_id(one) for one in self._store.images.graph.nodes(self._images.in_use())}
-        nodes = [self._value(node) for node in found.values() if node is not None]
+        found = {one: node for one in parents if (node := index.by_id(one)) is not None}
+        nodes = [self._value(node, found.get(parents[one])) for one, node in found.items()]
         return sorted(nodes, key=lambda image: (-image.created, image.id))
 
     def get(self, ref: str) -> Image:
         """As in `list`.  Raises NoSuchImage, AmbiguousId."""
-        return self._value(self._store.images.get(self.exact(ref)))
+        stored = self._store.images.get(self.exact(ref))
+        return self._value(stored, self._store.images.graph.parent(stored))
 
     def history(self, ref: str) -> History:
         """The steps of an image's making, the last one first, each with the id of the image or layer that it is
@@ -75,7 +77,6 @@ class Graph:
             return layers <= len(node.diff_ids)
         return steps <= len(padded_steps(node))
 
-    def _value(self, node: StoredImage) -> Image:
-        parent = self._store.images.graph.parent(node)
+    def _value(self, node: StoredImage, parent: StoredImage | None) -> Image:
         own_size = max(0, node.size - parent.size) if parent else node.size
         return replace(self._images.value(node), parent_id=parent.id if parent else "", own_size=own_size)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from typing import Any
 
 from dockerd_py.engine import download
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.history import History, entry, padded_steps
-from dockerd_py.engine.model import Image, ImageChange, Progress, ProgressSink
+from dockerd_py.engine.model import ContainerConfig, Image, ImageChange, Progress, ProgressSink
 from dockerd_py.engine.settings import config_from_image
 from dockerd_py.errors import NoSuchImage
 from dockerd_py.store.image_index import StoredImage
@@ -168,7 +169,7 @@ class Images:
             tags=image.tags,
             digests=(),
             diff_ids=image.diff_ids,
-            config=config_from_image(config.get("config") or {}),
+            config=_settings(config.get("config")),
             author=config.get("author") or "",
             comment=config.get("comment") or "",
             architecture=config.get("architecture") or "",
@@ -177,5 +178,9 @@ class Images:
             driver=image.driver,
             container_count=len(self.users(image.id)),
             container=config.get("container") or "",
-            container_config=config_from_image(config.get("container_config") or {}),
+            container_config=_settings(config.get("container_config")),
         )
+
+
+def _settings(given: dict[str, Any] | None) -> ContainerConfig:
+    return config_from_image(given) if given else ContainerConfig()  # a layer has none, and there may be many of them

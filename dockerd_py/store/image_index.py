@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -163,7 +162,7 @@ class ImageIndex:
             size=sum(layer.size for layer in layers),
             tags=(),
             chain_id=chain,
-            raw=json.loads(layer_ids.configuration([layer.diff_id for layer in reversed(layers)])),
+            raw=layer_ids.settings([layer.diff_id for layer in reversed(layers)]),
             driver=self._driver,
         )
 

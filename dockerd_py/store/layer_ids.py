@@ -12,7 +12,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dockerd_py.store import image_config
 
@@ -41,17 +41,20 @@ def chain_id(parent: str | None, diff_id: str) -> str:
     return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()
 
 
-def configuration(diff_ids: Sequence[str]) -> bytes:
-    """The image of these layers, the lowest first, with no settings at all.  Never to be changed: its digest is the
-    layer's id.
-    """
-    return image_config.encode({
+def settings(diff_ids: Sequence[str]) -> dict[str, Any]:
+    """The image of these layers, the lowest first, with no settings at all.  Never to be changed: see below."""
+    return {
         "architecture": image_config.architecture()[0],
         "config": {},
         "created": CREATED,
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
-    })  # fmt: skip
+    }
+
+
+def configuration(diff_ids: Sequence[str]) -> bytes:
+    """The bytes of these settings, whose digest is the topmost layer's id."""
+    return image_config.encode(settings(diff_ids))
 
 
 class LayerIds:
