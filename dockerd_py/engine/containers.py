@@ -130,19 +130,29 @@ class Containers:
         """The containers made from an image: (id, whether it runs)."""
         return [(r.id, r.state.active) for r in self._by_id.values() if r.image_id == image_id]
 
+    def images_in_use(self) -> set[str]:
+        """The ids of the images, or layers, that containers were made from."""
+        return {record.image_id for record in self._by_id.values()}
+
     # Making and removing
 
     async def create(
-        self, config: ContainerConfig, host: HostConfig, name: str = "", *, min_memory: int = resources.MIN_MEMORY
+        self,
+        config: ContainerConfig,
+        host: HostConfig,
+        name: str = "",
+        *,
+        image_ref: str = "",
+        min_memory: int = resources.MIN_MEMORY,
     ) -> Created:
-        """Make a container of an image, not yet running.
+        """Make a container of an image, not yet running; ``image_ref`` is what `Graph.exact` made of ``config.image``.
 
         Raises NoSuchImage; Conflict for a taken name; BadParameter and NotSupported for the settings.
         """
         if name:
             name = ids.check_name(name)
             self._check_free(name)
-        image = self._images.get(config.image)
+        image = self._images.get(image_ref or config.image)
         merged = settings.merge(config, image.config)
         path, *args = settings.command_of(merged)
         warnings = settings.check(merged, host, min_memory)

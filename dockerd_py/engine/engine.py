@@ -15,6 +15,7 @@ from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
+from dockerd_py.engine.graph import Graph
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Status, SystemInfo
@@ -56,6 +57,7 @@ class Engine:
         self.config = config
         self.containers = containers
         self.images = images
+        self.graph = Graph(store, images)
         self.contents = contents
         self.upkeep = upkeep
         self.events = events
@@ -94,7 +96,7 @@ class Engine:
                 paths, store, images, lifecycle, restarts, pausing, updates, units, events, log_driver=log_driver,
                 runtime=name,
             )  # fmt: skip
-            images.users = containers.users_of
+            images.users, images.in_use = containers.users_of, containers.images_in_use
             contents = Contents(paths, store, containers, images, units, events)
             upkeep = Upkeep(config.root, store, containers, images, contents, events)
             engine = cls(

@@ -10,7 +10,6 @@ Functions that take a connection belong inside ``Database.run``; so a container'
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import sqlite3
@@ -30,22 +29,12 @@ from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, Whiteouts, new_cache_id
 from dockerd_py.store.files import store_errors
 from dockerd_py.store.holds import Holds, check_ready
+from dockerd_py.store.layer_ids import Layer, LayerIds, chain_id
 from dockerd_py.store.tasks import uninterrupted
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A read-only layer that is ready.  ``size``: bytes of the files that it brings."""
-
-    cache_id: str
-    chain_id: str
-    diff_id: str
-    parent_chain: str | None
-    size: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +63,7 @@ class LayerStore:
     def __init__(self, db: Database, driver: Driver) -> None:
         self._db = db
         self._driver = driver
+        self.ids = LayerIds()
         self._layers: dict[str, Layer] = {}  # by chain id
         self._rw: dict[str, RwLayer] = {}  # by container id
         self._unadopted: set[str] = set()
@@ -85,6 +75,9 @@ class LayerStore:
         """Read what is ready into memory."""
         layers, rw = await self._db.run(self._read)
         self._layers = {layer.chain_id: layer for layer in layers}
+        self.ids = LayerIds()
+        for layer in layers:
+            self.ids.add(layer, self._layers)
         self._rw = {layer.container_id: layer for layer in rw}
 
     # Read-only layers
@@ -221,6 +214,8 @@ class LayerStore:
         """Take away the bytes, then the rows, of layers that ``release`` has marked."""
         gone = set(cache_ids)
         if gone:
+            for layer in [layer for layer in self._layers.values() if layer.cache_id in gone]:
+                self.ids.remove(layer.chain_id)
             self._layers = {chain: layer for chain, layer in self._layers.items() if layer.cache_id not in gone}
             await self._discard(sorted(gone))
 
@@ -367,6 +362,7 @@ class LayerStore:
 
         layer, value = await self._db.run(commit)
         self._layers[layer.chain_id] = layer
+        self.ids.add(layer, self._layers)
         if layer is mine:
             self._unadopted.discard(mine.cache_id)
         return value
@@ -455,10 +451,3 @@ class LayerStore:
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
-
-
-def chain_id(parent: str | None, diff_id: str) -> str:
-    """The OCI image specification's ChainID: names a layer together with all that lie below it."""
-    if parent is None:
-        return diff_id
-    return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()
