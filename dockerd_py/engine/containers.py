@@ -18,7 +18,7 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
-from dockerd_py.engine import attach, forms, names, resources, settings, signals, stats
+from dockerd_py.engine import attach, forms, logsettings, names, resources, settings, signals, stats
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
 from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle, stop_signal
@@ -75,6 +75,7 @@ class Containers:
         events: EventLog,
         *,
         log_driver: str,
+        log_options: dict[str, str],
         runtime: str,
     ) -> None:
         self._paths = paths
@@ -88,6 +89,7 @@ class Containers:
         self._events = events
         self._logs = Logs(paths)
         self._log_driver = log_driver
+        self._log_options = log_options
         self._runtime = runtime
         self._by_id: dict[str, Record] = {}
         self._by_name: dict[str, Record] = {}
@@ -157,6 +159,9 @@ class Containers:
         path, *args = settings.command_of(merged)
         warnings = settings.check(merged, host, min_memory)
         check_restart_policy(host.restart, auto_remove=host.auto_remove)
+        log_driver = host.log_driver or self._log_driver
+        host = replace(host, log_options=logsettings.effective(host, self._log_driver, self._log_options))
+        logsettings.check(log_driver, host.log_options)
         container_id = ids.new_id()
         record = Record(
             id=container_id,
@@ -167,7 +172,7 @@ class Containers:
             host=host,
             state=State(),
             driver=self._store.driver.name,
-            log_driver=host.log_driver or self._log_driver,
+            log_driver=log_driver,
             path=path,
             args=tuple(args),
             runtime=self._runtime,
@@ -365,6 +370,11 @@ class Containers:
         async with aclosing(self._logs.read(record, options)) as batches:
             async for batch in batches:
                 yield batch
+
+    def log_attributes(self, ref: str) -> dict[str, str]:
+        """The labels and variables that its log options choose for every line.  Raises NoSuchContainer."""
+        record = self.record(ref)
+        return logsettings.attributes_of(record.config, record.host.log_options)
 
     async def export(self, ref: str) -> AsyncGenerator[bytes, None]:
         """Its root filesystem as one tar, whether it runs or not; to be closed.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import host
+from dockerd_py.engine import host, logsettings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
 from dockerd_py.engine.events import EventLog
@@ -88,13 +88,14 @@ class Engine:
             images = Images(store, events)
             lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtime)
             log_driver = config.log_driver or _choose_log_driver(units)
+            logsettings.check(log_driver, config.log_options)
             restarts = Restarts(config, lifecycle, units)
             pausing = Pausing(lifecycle, units, events)
             updates = Updates(store, lifecycle, units, events)
             name = Path(runtime.binary).name
             containers = Containers(
                 paths, store, images, lifecycle, restarts, pausing, updates, units, events, log_driver=log_driver,
-                runtime=name,
+                log_options=dict(config.log_options), runtime=name,
             )  # fmt: skip
             images.users, images.in_use = containers.users_of, containers.images_in_use
             contents = Contents(paths, store, containers, images, units, events)

@@ -10,8 +10,6 @@ from dockerd_py.engine import resources, signals
 from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter, NotSupported
 
-LOG_OPTIONS = {"tag", "labels", "env"}
-LOG_DRIVERS = ("journald", "json-file", "none")
 NETWORK_MODES = ("default", "bridge", "none", "host")
 
 
@@ -79,7 +77,6 @@ def check(config: ContainerConfig, host: HostConfig, min_memory: int) -> list[st
     _check_hostname(config)
     resources.check(host, min_memory)
     _check_binds(host.binds)
-    _check_log(host)
     return _check_network(config, host)
 
 
@@ -103,15 +100,6 @@ def _check_binds(binds: tuple[Bind, ...]) -> None:
         if target in targets:
             raise BadParameter(f"Duplicate mount point: {target}")
         targets.add(target)
-
-
-def _check_log(host: HostConfig) -> None:
-    if host.log_driver and host.log_driver not in LOG_DRIVERS:
-        raise BadParameter(
-            f"logger: no log driver named '{host.log_driver}' is registered: there are {', '.join(LOG_DRIVERS)}"
-        )
-    for option in host.log_options:
-        raise NotSupported(f"log option {option!r} is not supported by this version")
 
 
 def _check_network(config: ContainerConfig, host: HostConfig) -> list[str]:
