@@ -19,7 +19,7 @@ from typing import Any
 
 from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, NoSuchImage
 from dockerd_py.store import image_config, reference
-from dockerd_py.store.archive.layertar import EMPTY_DIFF_ID
+from dockerd_py.store.archive.header import EMPTY_DIFF_ID
 from dockerd_py.store.db import Database
 from dockerd_py.store.holds import check_ready
 from dockerd_py.store.layers import Layer, LayerStore

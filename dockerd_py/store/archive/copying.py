@@ -21,10 +21,9 @@ from dockerd_py.confined import mkdirs_in_root, open_in_root, stat_in_root
 from dockerd_py.errors import BadArchive, BadParameter, Denied, NotFound
 from dockerd_py.store.archive.entries import Entry, entries, show
 from dockerd_py.store.archive.extract import HARMLESS_DEVICES
-from dockerd_py.store.archive.layertar import LayerWriter
-from dockerd_py.store.archive.program import begin, own_mounts, run
+from dockerd_py.store.archive.program import CLIENT, begin, own_mounts, run, walk_deep
 from dockerd_py.store.archive.stream import RawInput, TarStream, open_decompressed
-from dockerd_py.store.changes import KEPT_XATTRS
+from dockerd_py.store.archive.treetar import KEPT_XATTRS, TreeWriter
 
 _MEMORY = 1 << 30
 _MAX_LINKS = 40
@@ -53,7 +52,7 @@ def main(arguments: dict[str, Any]) -> None:
         else:
             _get(root, path, follow=arguments["follow"], with_tar=arguments["action"] == "get")
 
-    run(work)
+    run(work, CLIENT)
 
 
 def resolve(root: int, path: str) -> str:
@@ -136,27 +135,13 @@ def _get(root: int, path: str, *, follow: bool, with_tar: bool) -> None:
     }
     output = begin(answer)
     if with_tar:
-        writer = LayerWriter(root, output.write)
-        _add_tree(writer, root, place, name)
+        walk_deep()
+        writer = TreeWriter(output.write)
+        parent, last = posixpath.split(place)
+        with contextlib.suppress(FileNotFoundError), _closing(open_in_root(root, parent, _SUBDIRECTORY)) as fd:
+            writer.add_tree(fd, last or ".", os.fsencode(name))
         writer.finish()
         output.flush()
-
-
-def _add_tree(writer: LayerWriter, root: int, path: str, name: str) -> None:
-    try:
-        info = stat_in_root(root, path, follow=False)
-        writer.add(path, name.rstrip("/") if stat.S_ISDIR(info.st_mode) else name)
-        if not stat.S_ISDIR(info.st_mode):
-            return
-        fd = open_in_root(root, path, _SUBDIRECTORY)
-    except FileNotFoundError:
-        return  # gone since its name was read
-    try:
-        names = sorted(os.listdir(fd), key=os.fsencode)
-    finally:
-        os.close(fd)
-    for each in names:
-        _add_tree(writer, root, f"{path.rstrip('/')}/{each}", f"{name.rstrip('/')}/{each}")
 
 
 # Into the container
