@@ -52,8 +52,9 @@ async def create(call: Call) -> web.StreamResponse:
         if not await asyncio.to_thread(os.path.lexists, path):
             raise BadParameter(f'invalid mount config for type "bind": bind source path does not exist: {path}')
     created = await call.engine.containers.create(
-        wanted.config, wanted.host, call.text("name"), min_memory=eras.minimum_memory(call.version)
-    )
+        wanted.config, wanted.host, call.text("name"), min_memory=eras.minimum_memory(call.version),
+        max_layers=eras.most_layers(call.version),
+    )  # fmt: skip
     return call.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
 
 

@@ -117,9 +117,15 @@ class Containers:
     # Making and removing
 
     async def create(
-        self, config: ContainerConfig, host: HostConfig, name: str = "", *, min_memory: int = settings.MIN_MEMORY
+        self,
+        config: ContainerConfig,
+        host: HostConfig,
+        name: str = "",
+        *,
+        min_memory: int = settings.MIN_MEMORY,
+        max_layers: int | None = None,
     ) -> Created:
-        """Make a container of an image, not yet running.
+        """Make a container of an image, not yet running.  max_layers: that the image may have (None: any it can).
 
         Raises NoSuchImage; Conflict for a taken name; BadParameter and NotSupported for the settings.
         """
@@ -127,6 +133,8 @@ class Containers:
             name = ids.check_name(name)
             self._check_free(name)
         image = self._images.get(config.image)
+        if max_layers is not None and len(image.diff_ids) > max_layers:
+            raise PydockerdError("Cannot create container with more than 127 parents")
         merged = settings.merge(config, image.config)
         path, *args = settings.command_of(merged)
         warnings = settings.check(merged, host, min_memory)

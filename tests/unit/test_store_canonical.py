@@ -14,7 +14,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from store_house import needs_root, run, stream
+from store_house import facts, needs_root, run, stream
 
 from dockerd_py.store.archive import outgoing
 from dockerd_py.store.archive.client import unpack
@@ -34,28 +34,6 @@ def archive_of(path: Path) -> bytes:
 def names_in(data: bytes) -> list[str]:
     with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
         return archive.getnames()
-
-
-def facts(top: Path) -> dict[str, tuple[object, ...]]:
-    """All that an archive should carry of a tree."""
-    found: dict[str, tuple[object, ...]] = {}
-    inodes: dict[int, str] = {}
-    for base, directories, files in os.walk(top):
-        for name in sorted((*directories, *files)):
-            path = os.path.join(base, name)
-            relative = os.path.relpath(path, top)
-            info = os.lstat(path)
-            if stat.S_ISREG(info.st_mode) and info.st_size < 1 << 25:
-                content: object = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-            else:
-                content = os.readlink(path) if stat.S_ISLNK(info.st_mode) else info.st_rdev
-            first = inodes.setdefault(info.st_ino, relative)
-            xattrs = {key: os.getxattr(path, key, follow_symlinks=False) for key in sorted(os.listxattr(
-                path, follow_symlinks=False))}  # fmt: skip
-            mode = info.st_mode
-            size = 0 if stat.S_ISDIR(mode) else info.st_size
-            found[relative] = (mode, info.st_uid, info.st_gid, size, info.st_mtime_ns, content, first, str(xattrs))
-    return found
 
 
 @pytest.fixture
