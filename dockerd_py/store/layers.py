@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 from dockerd_py.errors import BadParameter, PydockerdError, StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.archive import outgoing, skeleton
-from dockerd_py.store.archive.client import unpack
+from dockerd_py.store.archive.client import Unpacked, unpack
 from dockerd_py.store.below import Marks
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, Whiteouts, new_cache_id
@@ -111,12 +111,7 @@ class LayerStore:
         cache_id = new_cache_id()
         self._unadopted.add(cache_id)
         try:
-            await self._db.run(lambda connection: self._intend(connection, cache_id, parent))
-            await self._driver.create(cache_id, parents)
-            result = await unpack(
-                source, self._driver.target(cache_id), self._driver.whiteouts, progress,
-                keep=self._driver.directory(cache_id),
-            )  # fmt: skip
+            result = await self._unpack(source, cache_id, parent, parents, progress)
             with store_errors("cannot write the layer to the disk"):
                 await asyncio.to_thread(mounts.sync_filesystem, self._driver.home)
             yield Layer(cache_id, chain_id(parent, result.diff_id), result.diff_id, parent, result.size)
@@ -339,6 +334,40 @@ class LayerStore:
             "SELECT container_id, cache_id, parent_chain FROM rw_layers WHERE driver = ?", (self._driver.name,),
         )
         return [Layer(*row) for row in layers], [RwLayer(*row) for row in rw]
+
+    async def _unpack(
+        self,
+        source: AsyncIterator[bytes],
+        cache_id: str,
+        parent: str | None,
+        parents: tuple[str, ...],
+        progress: Callable[[int], None] | None,
+    ) -> Unpacked:
+        """Record and make a layer's directory while the helper that unpacks into it gets ready."""
+        made = asyncio.Event()
+
+        async def once_made() -> AsyncGenerator[bytes, None]:
+            await made.wait()
+            async for piece in source:
+                yield piece
+
+        unpacking = asyncio.create_task(
+            unpack(
+                once_made(),
+                self._driver.target(cache_id),
+                self._driver.whiteouts,
+                progress,
+                keep=self._driver.directory(cache_id),
+            )
+        )
+        try:
+            await self._db.run(lambda connection: self._intend(connection, cache_id, parent))
+            await self._driver.create(cache_id, parents)
+            made.set()
+            return await unpacking
+        finally:
+            unpacking.cancel()
+            await asyncio.gather(unpacking, return_exceptions=True)
 
     def _intend(self, connection: sqlite3.Connection, cache_id: str, parent: str | None) -> None:
         connection.execute(

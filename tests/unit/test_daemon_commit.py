@@ -182,7 +182,8 @@ def test_layer_128_is_refused(own_daemon: Daemon) -> None:
     while depth < 127:
         if depth in (124, 125):
             for version in ("1.8", "1.9", "1.10", "1.24"):
-                reply = own_daemon.call("POST", "/containers/create", {"Image": image, "Cmd": ["true"]}, version=version)
+                body = {"Image": image, "Cmd": ["true"]}
+                reply = own_daemon.call("POST", "/containers/create", body, version=version)
                 refused = depth == 125 and version in ("1.9", "1.10")
                 assert reply.status == (500 if refused else 201), reply.data
                 assert (b"Cannot create container with more than 127 parents" in reply.data) == refused

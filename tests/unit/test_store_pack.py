@@ -172,7 +172,8 @@ def block(
     places = {
         "mode": (100, b"0000644\0"), "uid": (108, b"0000000\0"), "gid": (116, b"0000000\0"),
         "size": (124, b"%011o\0" % len(data)), "mtime": (136, b"14000000000\0"), "type": (156, b"0"),
-        "link": (157, b""), "uname": (265, b""), "gname": (297, b""), "major": (329, b""), "minor": (337, b""), "rest": (345, b""),
+        "link": (157, b""), "uname": (265, b""), "gname": (297, b""), "major": (329, b""), "minor": (337, b""),
+        "rest": (345, b""),
     }  # fmt: skip
     header = bytearray(512)
     header[: len(name)] = name

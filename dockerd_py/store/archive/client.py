@@ -34,6 +34,7 @@ async def unpack(
     ``progress`` is told the number of bytes taken so far.  ``keep`` is a directory, outside of ``target``, for what
     ``outgoing.pack`` needs to write the same tar again.  Raises BadArchive, StoreError, and whatever ``source``
     raises.  On any failure, and when cancelled, the helper is gone and ``target`` is the caller's to throw away.
+    ``target`` need not be there before ``source`` gives its first bytes.
     """
     arguments = {
         "target": os.fspath(target),

@@ -142,6 +142,9 @@ async def answer(
 ) -> dict[str, Any]:
     """The first line of a helper that says nothing else."""
     async with helper(module, arguments, source, doing=doing, progress=progress) as one:
+        async with aclosing(one.content()) as nothing:
+            async for _ in nothing:
+                pass
         return one.result
 
 

@@ -1,8 +1,8 @@
 """The helper program: unpack the tar on standard input into a directory, and say in JSON how it went.
 
 It makes the directory its root before it looks at the archive's names, bounds its own memory, and answers at the end
-with ``{"diff_id", "size", "entries", "lost"}``.  Should the daemon die, its end of the pipe closes, the archive ends
-too early, and so does this.
+with ``{"diff_id", "size", "entries", "lost"}``.  Should the daemon die, its end of the pipe closes, the
+archive ends too early, and so does this.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ _MEMORY = 1 << 30
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """``target``, ``whiteouts`` (what they become), and ``keep``: the directory for the skeleton ("": none is kept)."""
-    run(lambda: _unpack(arguments["target"], arguments["whiteouts"], arguments["keep"]), ARCHIVE)
+    """``target``, ``whiteouts`` (what they become), and ``keep``: the directory for the skeleton ("": none is kept).
+
+    Nothing is touched before the first bytes are there to read.
+    """
+    run(lambda: _unpack(**arguments), ARCHIVE)
 
 
 def _unpack(target: str, whiteouts: str, keep: str) -> None:
