@@ -60,6 +60,7 @@ async def create(call: Call) -> web.StreamResponse:
         call.text("name"),
         image_ref=image_of(call, wanted.config.image),
         min_memory=eras.minimum_memory(call.version),
+        max_layers=eras.most_layers(call.version),
     )
     return call.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
 

@@ -129,6 +129,12 @@ def exit_status(version: ApiVersion, code: int, ago: str) -> str:
     return f"Exit {code}" if is_first_year(version) else f"Exited ({code}) {ago} ago"
 
 
+def most_layers(version: ApiVersion) -> int | None:
+    """How many layers the image of a new container may have, where fewer than an image can have.  (The first year's
+    server kept room for two of the container's own below its limit of 127, and said so from 1.9 on.)"""
+    return 124 if (1, 9) <= version <= FIRST_YEAR else None
+
+
 def names_untagged_images(version: ApiVersion) -> bool:
     """Whether an image without a name is listed as ``<none>:<none>``."""
     return version < (1, 43)

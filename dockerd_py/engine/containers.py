@@ -146,8 +146,11 @@ class Containers:
         *,
         image_ref: str = "",
         min_memory: int = resources.MIN_MEMORY,
+        max_layers: int | None = None,
     ) -> Created:
-        """Make a container of an image, not yet running; ``image_ref`` is what `Graph.exact` made of ``config.image``.
+        """Make a container of an image, not yet running.
+
+        image_ref: what `Graph.exact` made of ``config.image``.  max_layers: that the image may have (None: any it can).
 
         Raises NoSuchImage; Conflict for a taken name; BadParameter and NotSupported for the settings.
         """
@@ -155,6 +158,8 @@ class Containers:
             name = ids.check_name(name)
             self._check_free(name)
         image = self._images.get(image_ref or config.image)
+        if max_layers is not None and len(image.diff_ids) > max_layers:
+            raise PydockerdError("Cannot create container with more than 127 parents")
         merged = settings.merge(config, image.config)
         path, *args = settings.command_of(merged)
         warnings = settings.check(merged, host, min_memory)

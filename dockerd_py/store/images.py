@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from dockerd_py.errors import BadParameter, Conflict, NoSuchImage
 from dockerd_py.store import image_config, layer_ids, reference
-from dockerd_py.store.archive.layertar import EMPTY_DIFF_ID
+from dockerd_py.store.archive.header import EMPTY_DIFF_ID
 from dockerd_py.store.db import Database
 from dockerd_py.store.graph import Graph
 from dockerd_py.store.holds import check_ready

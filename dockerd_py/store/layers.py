@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from dockerd_py.errors import BadParameter, NotSupported, PydockerdError, StoreError
+from dockerd_py.errors import BadParameter, PydockerdError, StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.archive import outgoing, skeleton
-from dockerd_py.store.archive.client import unpack
+from dockerd_py.store.archive.client import Unpacked, unpack
+from dockerd_py.store.below import Marks
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, Whiteouts, new_cache_id
 from dockerd_py.store.files import store_errors
@@ -35,6 +36,8 @@ from dockerd_py.store.tasks import uninterrupted
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_MARKS = {Whiteouts.OVERLAY: Marks.OVERLAY, Whiteouts.AUFS: Marks.AUFS, Whiteouts.APPLY: Marks.NONE}
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class RwView:
     home: Path
     upper: str
     lowers: tuple[str, ...]
-    is_layer: bool
-    """Whether ``upper`` holds only what was changed; else it is the whole tree, and ``lowers`` the one below."""
+    marks: Marks
+    """How ``upper`` marks what is gone; NONE: it is the whole tree, and ``lowers`` is the one below, if any."""
 
 
 class LayerStore:
@@ -101,12 +104,7 @@ class LayerStore:
         cache_id = new_cache_id()
         self._unadopted.add(cache_id)
         try:
-            await self._db.run(lambda connection: self._intend(connection, cache_id, parent))
-            await self._driver.create(cache_id, parents)
-            result = await unpack(
-                source, self._driver.target(cache_id), self._driver.whiteouts, progress,
-                keep=self._driver.directory(cache_id),
-            )  # fmt: skip
+            result = await self._unpack(source, cache_id, parent, parents, progress)
             with store_errors("cannot write the layer to the disk"):
                 await asyncio.to_thread(mounts.sync_filesystem, self._driver.home)
             yield Layer(cache_id, chain_id(parent, result.diff_id), result.diff_id, parent, result.size)
@@ -290,19 +288,14 @@ class LayerStore:
             await uninterrupted(self._let_go_rw(container_id))
 
     def view_rw(self, container_id: str) -> RwView:
-        """Where the container's changes, and what they are changes of, lie on the disk.
-
-        Raises NotSupported for a driver whose marks for what is gone are not known here.
-        """
-        if self._driver.whiteouts is Whiteouts.AUFS:
-            raise NotSupported("diff and commit are not supported with the storage driver aufs by this version")
+        """Where the container's changes, and what they are changes of, lie on the disk."""
         rw = self._need_rw(container_id)
         home = self._driver.home
-        is_layer = self._driver.whiteouts is Whiteouts.OVERLAY
+        marks = _MARKS[self._driver.whiteouts]
         parents = self._cache_ids(rw.parent_chain)
         lowers = tuple(os.path.relpath(self._driver.target(one), home) for one in parents)
         upper = os.path.relpath(self._driver.target(rw.cache_id), home)
-        return RwView(home, upper, lowers if is_layer else lowers[:1], is_layer)
+        return RwView(home, upper, lowers[:1] if marks is Marks.NONE else lowers, marks)
 
     def parent_chain(self, container_id: str) -> str | None:
         """The chain of read-only layers that the container's layer lies on."""
@@ -336,6 +329,40 @@ class LayerStore:
             "SELECT container_id, cache_id, parent_chain FROM rw_layers WHERE driver = ?", (self._driver.name,),
         )
         return [Layer(*row) for row in layers], [RwLayer(*row) for row in rw]
+
+    async def _unpack(
+        self,
+        source: AsyncIterator[bytes],
+        cache_id: str,
+        parent: str | None,
+        parents: tuple[str, ...],
+        progress: Callable[[int], None] | None,
+    ) -> Unpacked:
+        """Record and make a layer's directory while the helper that unpacks into it gets ready."""
+        made = asyncio.Event()
+
+        async def once_made() -> AsyncGenerator[bytes, None]:
+            await made.wait()
+            async for piece in source:
+                yield piece
+
+        unpacking = asyncio.create_task(
+            unpack(
+                once_made(),
+                self._driver.target(cache_id),
+                self._driver.whiteouts,
+                progress,
+                keep=self._driver.directory(cache_id),
+            )
+        )
+        try:
+            await self._db.run(lambda connection: self._intend(connection, cache_id, parent))
+            await self._driver.create(cache_id, parents)
+            made.set()
+            return await unpacking
+        finally:
+            unpacking.cancel()
+            await asyncio.gather(unpacking, return_exceptions=True)
 
     def _intend(self, connection: sqlite3.Connection, cache_id: str, parent: str | None) -> None:
         connection.execute(
