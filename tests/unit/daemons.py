@@ -55,6 +55,11 @@ class Daemon:
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the end of a daemon that somebody has killed; its exit code."""
+        assert self.process is not None
         code = self.process.wait(30)
         self.process = None
         return code

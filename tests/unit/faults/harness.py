@@ -1,0 +1,141 @@
+"""An operation, killed at each of its steps.
+
+A `Scenario` says how an operation is prepared and asked for.  `Crashes` runs it once to its end to learn its steps
+and what the daemon's directories look like before and after, and then once for each step, with a SIGKILL right before
+it.  After each kill the daemon is started again, and everything has to be as before the operation or as after it (see
+`picture`); as after it, if the client had its answer; and with `fsck` content either way.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daemons import Daemon, until
+from faults.picture import Picture, differences, is_settled, picture, settled
+
+from dockerd_py.store import fsck
+from dockerd_py.store.store import DATABASE_NAME
+
+_TRACER = Path(__file__).with_name("tracer.py")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One operation.  All three are given a daemon that runs."""
+
+    name: str
+    arrange: Callable[[Daemon], None]
+    """Make everything ready, from nothing and from whatever a run before has left."""
+    act: Callable[[Daemon], None]
+    """Ask for the operation and return when it is acknowledged; a daemon that dies makes it raise OSError or
+    HTTPException, and an answer that it failed AssertionError."""
+    check: Callable[[Daemon, bool], None]
+    """Use what there is, done (True) or not, so that it shows whether it works."""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Crash:
+    """One kill.  ``step`` counts from 1; ``victims`` as `tracer` takes them."""
+
+    step: int
+    text: str
+    victims: str
+
+
+@dataclass
+class Crashes:
+    """A scenario on a daemon of its own."""
+
+    scenario: Scenario
+    daemon: Daemon
+    steps: list[str] = field(default_factory=list)
+    before: Picture = field(default_factory=dict)
+    after: Picture = field(default_factory=dict)
+
+    def record(self) -> None:
+        """Run the operation once, undisturbed, when everything that a first time does has been done."""
+        self.daemon.start()
+        self.scenario.arrange(self.daemon)
+        self.scenario.act(self.daemon)
+        self.scenario.arrange(self.daemon)
+        settled(self.daemon)
+        self.before = picture(self.daemon)
+        with Traced(self.daemon) as traced:
+            self.scenario.act(self.daemon)
+            settled(self.daemon)
+        self.steps = traced.steps
+        self.after = picture(self.daemon)
+        assert self.before != self.after
+
+    def crash(self, crash: Crash) -> str:
+        """Kill at one step, start again, and look.  What the step was this time, "" if there were fewer.
+
+        AssertionError tells what is wrong.
+        """
+        self.scenario.arrange(self.daemon)
+        settled(self.daemon)
+        assert picture(self.daemon) == self.before, differences(picture(self.daemon), self.before)
+        with Traced(self.daemon, crash.step, crash.victims) as traced:
+            acknowledged = self._act()
+            if acknowledged:
+                traced.await_kill()
+        if not traced.killed:
+            return ""
+        self.daemon.ended()
+        self.daemon.start()
+        settled(self.daemon)
+        where = f"killed ({crash.victims}) before step {crash.step}: {traced.steps[-1]}\n"
+        found = picture(self.daemon)
+        if acknowledged or found != self.before:
+            answer = "acknowledged, and then " if acknowledged else ""
+            assert found == self.after, answer + where + differences(found, self.after)
+        wrong: list[str] = []
+        fsck.check(self.daemon.root, DATABASE_NAME, wrong.append)
+        assert not wrong, where + "\n".join(wrong)
+        self.scenario.check(self.daemon, found == self.after)
+        return traced.steps[-1]
+
+    def _act(self) -> bool:
+        try:
+            self.scenario.act(self.daemon)
+        except (OSError, http.client.HTTPException):
+            return False
+        return True
+
+
+class Traced:
+    """A block in which a daemon's steps are counted, and it is perhaps killed at one of them."""
+
+    def __init__(self, daemon: Daemon, step: int = 0, victims: str = "daemon") -> None:
+        self.steps: list[str] = []
+        self.killed = False
+        self._daemon = daemon
+        assert daemon.process is not None
+        self._argv = [
+            *(sys.executable, "-I", "-S", os.fspath(_TRACER), str(daemon.process.pid)),
+            *(os.fspath(daemon.directory), str(step), victims),
+        ]
+
+    def __enter__(self) -> Traced:
+        self._tracer = subprocess.Popen(self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._tracer.stdout is not None
+        assert self._tracer.stdout.readline() == b"ready\n"
+        return self
+
+    def await_kill(self) -> None:
+        """Until the daemon is dead, or has nothing left to do."""
+        until(lambda: self._tracer.poll() is not None or is_settled(self._daemon))
+
+    def __exit__(self, *_: object) -> None:
+        said, _ = self._tracer.communicate(timeout=20)
+        words: Any = json.loads(said)
+        self.steps, self.killed = words["steps"], words["killed"]
