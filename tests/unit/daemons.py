@@ -40,11 +40,19 @@ class Daemon:
         ]
 
     def start(self, *flags: str) -> None:
+        self.launch(*flags)
+        assert self.await_ready(), self.log.read_text()
+
+    def launch(self, *flags: str) -> None:
+        """Start it, and don't wait."""
         with open(self.log, "ab") as log:
             environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
             self.process = subprocess.Popen(self.argv(*flags), stderr=log, env=environment, cwd="/")
+
+    def await_ready(self) -> bool:
+        """False for a daemon that has ended instead."""
         until(lambda: self.ready() or self.process is None or self.process.poll() is not None, 30)
-        assert self.process.poll() is None, self.log.read_text()
+        return self.process is not None and self.process.poll() is None
 
     def ready(self) -> bool:
         try:

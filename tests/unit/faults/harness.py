@@ -11,6 +11,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from daemons import Daemon, until
-from faults.picture import Picture, differences, is_settled, picture, settled
 
 from dockerd_py.store import fsck
 from dockerd_py.store.store import DATABASE_NAME
+from faults.picture import Picture, differences, is_settled, picture, settled
 
 _TRACER = Path(__file__).with_name("tracer.py")
 
@@ -44,11 +46,16 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Crash:
-    """One kill.  ``step`` counts from 1; ``victims`` as `tracer` takes them."""
+    """One kill, and what happens meanwhile."""
 
-    step: int
-    text: str
-    victims: str
+    step: int  # from 1
+    victims: str = "daemon"
+    """``daemon``, whose helpers go on: a daemon that was started by hand.  ``*``: with all its helpers, as systemd
+    does it.  Or the names of programs and helpers, separated by commas."""
+    late: bool = False
+    """Who is left goes on only when the next daemon is ready."""
+    again: int = 0
+    """The step before which the next daemon is killed, too, while it recovers; 0: it isn't."""
 
 
 @dataclass
@@ -83,17 +90,19 @@ class Crashes:
         """
         self.scenario.arrange(self.daemon)
         settled(self.daemon)
-        assert picture(self.daemon) == self.before, differences(picture(self.daemon), self.before)
-        with Traced(self.daemon, crash.step, crash.victims) as traced:
+        found = picture(self.daemon)
+        assert found == self.before, differences(found, self.before)
+        with Traced(self.daemon, crash.step, crash.victims, late=crash.late) as traced:
             acknowledged = self._act()
-            if acknowledged:
-                traced.await_kill()
-        if not traced.killed:
-            return ""
-        self.daemon.ended()
-        self.daemon.start()
+            traced.await_kill(acknowledged)
+            if not traced.killed:
+                return ""
+            self.daemon.ended()
+            if crash.again:
+                self._recover_and_die(crash)
+            self.daemon.start()
         settled(self.daemon)
-        where = f"killed ({crash.victims}) before step {crash.step}: {traced.steps[-1]}\n"
+        where = f"{crash}: {traced.steps[-1]}\n"
         found = picture(self.daemon)
         if acknowledged or found != self.before:
             answer = "acknowledged, and then " if acknowledged else ""
@@ -111,31 +120,61 @@ class Crashes:
             return False
         return True
 
+    def _recover_and_die(self, crash: Crash) -> None:
+        self.daemon.launch()
+        with Traced(self.daemon, crash.again, crash.victims) as traced:
+            traced.await_kill(self.daemon.await_ready())
+        if traced.killed:
+            self.daemon.ended()
+        else:
+            self.daemon.stop(signal.SIGKILL)
+
 
 class Traced:
-    """A block in which a daemon's steps are counted, and it is perhaps killed at one of them."""
+    """A block in which a daemon's steps are counted, and it is perhaps killed at one of them.
 
-    def __init__(self, daemon: Daemon, step: int = 0, victims: str = "daemon") -> None:
+    ``late``: the rest of what is traced goes on when the block ends.
+    """
+
+    def __init__(self, daemon: Daemon, step: int = 0, victims: str = "daemon", *, late: bool = False) -> None:
         self.steps: list[str] = []
         self.killed = False
         self._daemon = daemon
         assert daemon.process is not None
         self._argv = [
             *(sys.executable, "-I", "-S", os.fspath(_TRACER), str(daemon.process.pid)),
-            *(os.fspath(daemon.directory), str(step), victims),
+            *(os.fspath(daemon.directory), str(step), victims, "late" if late else "soon"),
         ]
 
     def __enter__(self) -> Traced:
         self._tracer = subprocess.Popen(self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._tracer.stdout is not None
-        assert self._tracer.stdout.readline() == b"ready\n"
+        self._output = self._tracer.stdout
+        assert self._output.readline() == b"ready\n"
         return self
 
-    def await_kill(self) -> None:
-        """Until the daemon is dead, or has nothing left to do."""
-        until(lambda: self._tracer.poll() is not None or is_settled(self._daemon))
+    def await_kill(self, answered: bool) -> None:
+        """Until the daemon is dead; or, where it has done what was asked, has nothing left to do."""
+
+        def said() -> object:
+            return select.select([self._output], [], [], 0)[0]
+
+        until(lambda: said() or (answered and is_settled(self._daemon)), 30)
+        if not said():
+            self._let_go()
+        self._listen()
 
     def __exit__(self, *_: object) -> None:
-        said, _ = self._tracer.communicate(timeout=20)
-        words: Any = json.loads(said)
+        self._let_go()
+        if not self.steps:
+            self._listen()
+        self._output.close()
+        self._tracer.wait(20)
+
+    def _let_go(self) -> None:
+        assert self._tracer.stdin is not None
+        self._tracer.stdin.close()
+
+    def _listen(self) -> None:
+        words: Any = json.loads(self._output.readline())
         self.steps, self.killed = words["steps"], words["killed"]

@@ -11,8 +11,9 @@ import json
 import tarfile
 
 from daemons import Daemon
-from faults.harness import Scenario
 from store_house import directory, hardlink, member, symlink, tar
+
+from faults.harness import Scenario
 
 BASE = tar(directory("etc"), member("etc/motd", data=b"hello\n"), symlink("motd", "etc/motd"))
 MIDDLE = tar(directory("opt"), member("opt/tool", data=b"tool" * 300), hardlink("opt/same", "opt/tool"))

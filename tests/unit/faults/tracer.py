@@ -1,11 +1,12 @@
 """A program that stops a process and all that it starts before each step, and kills at one of them.
 
-    tracer.py PID DIRECTORY STEP VICTIMS
+    tracer.py PID DIRECTORY STEP VICTIMS REST
 
 It says ``ready`` once it traces, and from then on counts the steps of the process PID (all threads), and of every
 process that descends from it from now on.  Before step number STEP (from 1) it kills with SIGKILL the processes whose
-names are in VICTIMS (separated by commas; ``*`` for all that it traces), and ends: who is left goes on.  It ends as
-well when its standard input does.  Its last words are a line of JSON: ``{"killed": bool, "steps": [text, ...]}``.
+names are in VICTIMS (separated by commas; ``*`` for all that it traces).  The rest goes on at once, or with REST
+``late`` when standard input ends.  Without a kill, it ends when standard input does.  Before it ends it says in a line
+of JSON what there was: ``{"killed": bool, "steps": [text, ...]}``.
 
 The process PID is called ``daemon``; another one by its program, a helper of ours by its module.  DIRECTORY is left
 out of the texts; what goes to ``DIRECTORY/daemon.log`` is no step.
@@ -53,16 +54,18 @@ class _SyscallInfo(ctypes.Structure):
 
 
 class Tracer:
-    def __init__(self, pid: int, directory: str, step: int, victims: frozenset[str]) -> None:
+    def __init__(self, pid: int, directory: str, step: int, victims: frozenset[str], late: bool) -> None:
         self._pid = pid
         self._directory = directory
         self._step = step
         self._victims = victims
+        self._late = late
         self._calls = numbers()
         self._names = {pid: "daemon"}
         self._processes: dict[int, int] = {}  # from a thread to its process
         self._steps: list[str] = []
-        self._reporting = threading.RLock()  # held by a kill until the last words
+        self._reporting = threading.RLock()  # held by a kill until its end
+        self.input_ended = threading.Event()
         self._log = f"{directory}/daemon.log"
 
     def attach(self) -> None:
@@ -96,9 +99,11 @@ class Tracer:
                     _ptrace(_SYSCALL, thread, 0, number)
 
     def report(self, *, killed: bool) -> None:
-        """The last words.  The kernel lets all go that are still traced."""
+        """The last words, and the end: the kernel lets all go that are still traced."""
         with self._reporting:
             os.write(1, json.dumps({"killed": killed, "steps": self._steps}).encode() + b"\n")
+            if killed and self._late:
+                self.input_ended.wait()
             os._exit(0)
 
     def _at_syscall(self, thread: int) -> None:
@@ -155,13 +160,14 @@ def _program(pid: int) -> str:
 
 
 def main() -> None:
-    pid, directory, step, victims = sys.argv[1:]
-    tracer = Tracer(int(pid), directory, int(step), frozenset(victims.split(",")))
+    pid, directory, step, victims, rest = sys.argv[1:]
+    tracer = Tracer(int(pid), directory, int(step), frozenset(victims.split(",")), rest == "late")
     tracer.attach()
     os.write(1, b"ready\n")
 
     def watch() -> None:
         sys.stdin.read()
+        tracer.input_ended.set()
         tracer.report(killed=False)
 
     threading.Thread(target=watch, daemon=True).start()
