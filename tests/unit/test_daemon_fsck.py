@@ -129,6 +129,10 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
         lambda h: (h.root / ".probe-x").mkdir(),
         ["{root}/.probe-x: left by the trial of a storage driver"],
     ),
+    "a temporary file": (
+        lambda h: (h.root / "tmp/load-1").mkdir(parents=True),
+        ["{root}/tmp/load-1: a temporary file of a daemon that was killed"],
+    ),
     "a mount of nothing": (
         lambda h: mounts.mount("tmpfs", h.root / "overlay" / h.layer["overlay"] / "diff/etc", "tmpfs"),
         ["{root}/overlay/{layer_overlay}/diff/etc: a mount that belongs to no container"],

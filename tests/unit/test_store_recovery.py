@@ -184,6 +184,8 @@ def test_directories_and_mounts_that_no_row_knows_are_taken_away(tmp_path: Path)
             (stranger / "diff").mkdir(parents=True)
             (store.driver.trash.directory / "old").mkdir()
             (tmp_path / ".probe-left").mkdir()
+            (tmp_path / "tmp/load-left").mkdir(parents=True)
+            (tmp_path / "tmp/load-left/1").touch()
             mounts.mount("tmpfs", stranger / "diff", "tmpfs")
             mounts.mount("tmpfs", store.driver.trash.directory / "old", "tmpfs")
             assert await store.recover() == Recovered(containers=0, layers=0, directories=1, mounts=2)
@@ -192,6 +194,7 @@ def test_directories_and_mounts_that_no_row_knows_are_taken_away(tmp_path: Path)
             assert layer_directories(store) == set()
             assert mounts.mounts_below(tmp_path) == []
             assert not (tmp_path / ".probe-left").exists()
+            assert os.listdir(tmp_path / "tmp") == []
 
     run(steps())
 

@@ -12,7 +12,6 @@ names what is taken, each name ended by a zero byte and begun by "+" (that entry
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 from dockerd_py.errors import StoreError
 from dockerd_py.store.archive import header
+from dockerd_py.store.archive.answer import give
 from dockerd_py.store.archive.skeleton import Segments, read_segments
 
 PLAIN = "plain"
@@ -57,8 +57,7 @@ def main(directory: str, form: str, choice: str, answer_fd: str) -> None:
         answer = {"kind": "store", "error": f"{where}{error.strerror or error}"}
     except BaseException:  # noqa: BLE001 - the daemon logs it; nobody reads our own stderr
         answer = {"kind": "store", "error": f"the helper failed:\n{traceback.format_exc()}"}
-    os.write(int(answer_fd), json.dumps(answer).encode())
-    os._exit(0)
+    give(answer, answer_fd)
 
 
 def _read_choice() -> list[tuple[bytes, bool]]:

@@ -14,6 +14,7 @@ import traceback
 from typing import Any
 
 from dockerd_py.errors import BadArchive
+from dockerd_py.store.archive.answer import give
 from dockerd_py.store.archive.entries import Entry, entries
 from dockerd_py.store.archive.stream import RawInput, TarStream, open_decompressed
 
@@ -37,8 +38,7 @@ def main(directory: str, limit: str, answer_fd: str) -> None:
         answer = {"kind": "store", "error": error.strerror or str(error)}
     except BaseException:  # noqa: BLE001 - the daemon logs it; nobody reads our own stderr
         answer = {"kind": "store", "error": f"the helper failed:\n{traceback.format_exc()}"}
-    os.write(int(answer_fd), json.dumps(answer).encode())
-    os._exit(0)
+    give(answer, answer_fd)
 
 
 def _spool(directory: str, limit: int) -> dict[str, Any]:

@@ -10,13 +10,13 @@ Should the daemon die, its end of the pipe closes, the archive ends too early, a
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import traceback
 from typing import Any
 
 from dockerd_py.errors import BadArchive
+from dockerd_py.store.archive.answer import give
 from dockerd_py.store.archive.extract import Extractor
 from dockerd_py.store.archive.skeleton import SkeletonWriter
 from dockerd_py.store.archive.stream import RawInput, TarStream, open_decompressed
@@ -43,9 +43,7 @@ def main(target: str, whiteouts: str, keep: str, answer_fd: str) -> None:
         answer = {"kind": "archive", "error": f"the archive is damaged: {error}"}
     except BaseException:  # noqa: BLE001 - the daemon logs it; nobody reads our own stderr
         answer = {"kind": "store", "error": f"the helper failed:\n{traceback.format_exc()}"}
-    os.write(int(answer_fd), json.dumps(answer).encode())
-    # Not sys.exit: the reading thread may wait for ever for a source that nobody needs now.
-    os._exit(0)
+    give(answer, answer_fd)
 
 
 def _unpack(target: str, whiteouts: str, keep: str) -> dict[str, Any]:
