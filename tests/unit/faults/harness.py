@@ -24,9 +24,12 @@ from daemons import Daemon, until
 
 from dockerd_py.store import fsck
 from dockerd_py.store.store import DATABASE_NAME
+from faults.nursery import Nursery
 from faults.picture import Picture, differences, is_settled, picture, settled
 
-_TRACER = Path(__file__).with_name("tracer.py")
+TRACER = Path(__file__).with_name("tracer.py")
+_TOP = Path(__file__).parents[3]
+_NEVER = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,14 @@ class Crashes:
 
     scenario: Scenario
     daemon: Daemon
+    nursery: Nursery
     steps: list[str] = field(default_factory=list)
     before: Picture = field(default_factory=dict)
     after: Picture = field(default_factory=dict)
+    _recovery: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.daemon.spawn = self.nursery.spawn
 
     def record(self) -> None:
         """Run the operation once, undisturbed, when everything that a first time does has been done."""
@@ -82,6 +90,11 @@ class Crashes:
         self.steps = traced.steps
         self.after = picture(self.daemon)
         assert self.before != self.after
+
+    def record_recovery(self, step: int) -> list[str]:
+        """The steps of the start that follows a kill at ``step``."""
+        self.crash(Crash(step, again=_NEVER))
+        return self._recovery
 
     def crash(self, crash: Crash) -> str:
         """Kill at one step, start again, and look.  What the step was this time, "" if there were fewer.
@@ -99,19 +112,29 @@ class Crashes:
                 return ""
             self.daemon.ended()
             if crash.again:
-                self._recover_and_die(crash)
+                self._recovery = self._start_and_die(crash)
             self.daemon.start()
         settled(self.daemon)
-        where = f"{crash}: {traced.steps[-1]}\n"
+        self._look(f"{crash}: {traced.steps[-1]}", acknowledged)
+        return traced.steps[-1]
+
+    def end(self) -> None:
+        """Stop the daemon; nothing is left but its images, and the program ``fsck`` says so."""
+        self.daemon.close()
+        assert self.daemon.leftovers() == []
+        argv = [*self.daemon.argv()[:3], "fsck", "-g", self.daemon.root, "--exec-root", self.daemon.run]
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=_TOP, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    def _look(self, where: str, acknowledged: bool) -> None:
         found = picture(self.daemon)
         if acknowledged or found != self.before:
-            answer = "acknowledged, and then " if acknowledged else ""
-            assert found == self.after, answer + where + differences(found, self.after)
+            answer = " was acknowledged, and then " if acknowledged else ""
+            assert found == self.after, f"{self.scenario.name}{answer}{where}\n{differences(found, self.after)}"
         wrong: list[str] = []
         fsck.check(self.daemon.root, DATABASE_NAME, wrong.append)
-        assert not wrong, where + "\n".join(wrong)
+        assert not wrong, "\n".join((where, *wrong))
         self.scenario.check(self.daemon, found == self.after)
-        return traced.steps[-1]
 
     def _act(self) -> bool:
         try:
@@ -120,14 +143,18 @@ class Crashes:
             return False
         return True
 
-    def _recover_and_die(self, crash: Crash) -> None:
-        self.daemon.launch()
+    def _start_and_die(self, crash: Crash) -> list[str]:
+        """Kill a daemon at a step of its start, or when it is ready.  The steps until then."""
+        with open(self.daemon.log, "ab") as log:
+            self.daemon.process = self.nursery.spawn(self.daemon.argv(), log, stopped=True)
         with Traced(self.daemon, crash.again, crash.victims) as traced:
+            self.daemon.process.send_signal(signal.SIGCONT)
             traced.await_kill(self.daemon.await_ready())
         if traced.killed:
             self.daemon.ended()
         else:
             self.daemon.stop(signal.SIGKILL)
+        return traced.steps
 
 
 class Traced:
@@ -142,7 +169,7 @@ class Traced:
         self._daemon = daemon
         assert daemon.process is not None
         self._argv = [
-            *(sys.executable, "-I", "-S", os.fspath(_TRACER), str(daemon.process.pid)),
+            *(sys.executable, "-I", "-S", os.fspath(TRACER), str(daemon.process.pid)),
             *(os.fspath(daemon.directory), str(step), victims, "late" if late else "soon"),
         ]
 

@@ -51,7 +51,7 @@ def is_settled(daemon: Daemon) -> bool:
 
 def strangers(daemon: Daemon) -> list[str]:
     """Processes that name the daemon's directory and are neither it nor its fork server."""
-    own = [" ".join(daemon.argv()), "/dockerd_py/monitor/__main__.py ", "/faults/tracer.py "]
+    own = ["dockerd_py.daemon.main ", "/dockerd_py/monitor/__main__.py ", "/faults/tracer.py "]
     return [line for line in daemon.processes() if not any(each in line for each in own)]
 
 

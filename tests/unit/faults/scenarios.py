@@ -9,8 +9,9 @@ import hashlib
 import io
 import json
 import tarfile
+from pathlib import Path
 
-from daemons import Daemon
+from daemons import Daemon, until
 from store_house import directory, hardlink, member, symlink, tar
 
 from faults.harness import Scenario
@@ -88,7 +89,10 @@ def _base(daemon: Daemon) -> None:
 
 
 def _read(daemon: Daemon, container: str, path: str) -> bytes:
+    """A file's contents, b"" where there is none."""
     reply = daemon.get(f"/containers/{container}/archive?path={path}")
+    if reply.status == 404:
+        return b""
     assert reply.status == 200, reply.data
     with tarfile.open(fileobj=io.BytesIO(reply.data)) as archive:
         file = archive.extractfile(archive.getmembers()[0])
@@ -153,6 +157,31 @@ def _check_commit(daemon: Daemon, done: bool) -> None:
         _image_reads(daemon, "committed", {"/srv/new": b"new\n", "/etc/motd": b"changed\n"})
 
 
+# Commit of a container that runs, and is frozen meanwhile
+
+
+def _arrange_frozen(daemon: Daemon) -> None:
+    _absent(daemon, "/images/frozen")
+    if not _there(daemon, "/containers/running"):
+        daemon.import_busybox()
+        daemon.run_detached("sh", "-c", "echo news >/news; sleep 100000", name="running")
+        until(lambda: _read(daemon, "running", "/news") == b"news\n")
+
+
+def _commit_running(daemon: Daemon) -> None:
+    reply = daemon.post("/commit?container=running&repo=frozen")
+    assert reply.status == 201, reply.data
+
+
+def _check_frozen(daemon: Daemon, done: bool) -> None:
+    assert _there(daemon, "/images/frozen") == done
+    assert daemon.inspect("running")["State"]["Running"]
+    scope = f"container-{daemon.inspect('running')['Id']}.scope"
+    groups = [path for path in Path("/sys/fs/cgroup").rglob(scope) if path.is_dir()]
+    states = [path / name for path in groups for name in ("cgroup.freeze", "freezer.state")]
+    assert {state.read_text().strip() for state in states if state.exists()} <= {"0", "THAWED"}
+
+
 # Removal of an image
 
 
@@ -197,6 +226,7 @@ SCENARIOS = (
     Scenario("import", _arrange_import, lambda daemon: _import(daemon, "imported", MIDDLE), _check_import),
     Scenario("load", _arrange_load, _load, _check_load),
     Scenario("commit", _arrange_commit, _commit, _check_commit),
+    Scenario("commit-running", _arrange_frozen, _commit_running, _check_frozen),
     Scenario("rmi", _arrange_rmi, lambda daemon: _remove(daemon, "/images/loaded:v1"), _check_rmi),
     Scenario("create", _arrange_create, lambda daemon: _create(daemon, "made"), _check_create),
     Scenario("remove", _arrange_remove, lambda daemon: _remove(daemon, "/containers/changed"), _check_remove),

@@ -1,0 +1,153 @@
+"""SIGKILL before every step of every operation on images and containers: see `faults`.
+
+All of it takes many minutes, and runs with PYDOCKERD_FAULTS=all in the environment: each step with each fate of the
+helpers, on two storage drivers, and each step of a recovery.  Without it, each step has one of the fates in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from daemons import Daemon
+from faults.harness import TRACER, Crash, Crashes
+from faults.nursery import Nursery
+from faults.picture import differences, picture
+from faults.scenarios import SCENARIOS
+from store_house import needs_root
+
+from dockerd_py.store import mounts
+
+pytestmark = needs_root
+
+ALL = os.environ.get("PYDOCKERD_FAULTS") == "all"
+WORKERS = 3  # two cores have enough to do: much of the time somebody waits
+DRIVERS = ("overlay", "vfs") if ALL else ("overlay",)
+AGAIN = 1000 if ALL else 6  # steps of a recovery, of a first start and of a stop; the same ones each time
+
+NAMES = [f"{scenario.name}-{driver}" for scenario in SCENARIOS for driver in DRIVERS]
+
+Fate = tuple[str, bool]
+FATES: tuple[Fate, ...] = (("daemon", False), ("*", False), ("daemon", True))
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    one = Nursery()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def runs(
+    nursery: Nursery, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[list[str]]]]:
+    """The scenarios that are asked for, at once: from their names to the steps at which the daemon was killed."""
+    wanted = {item.callspec.params.get("name") for item in request.session.items if hasattr(item, "callspec")}
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield {
+            name: pool.submit(crash_everywhere, name, nursery, tmp_path_factory.mktemp(f"{name}-"))
+            for name in NAMES
+            if name in wanted
+        }
+
+
+def crash_everywhere(name: str, nursery: Nursery, directory: Path) -> list[str]:
+    crashes = new_crashes(name, nursery, directory)
+    crashes.record()
+    steps = []
+    for step in range(1, len(crashes.steps) + 1):
+        for victims, late in FATES if ALL else (FATES[step % len(FATES)],):
+            steps.append(crashes.crash(Crash(step, victims, late)))
+    middle = len(crashes.steps) // 2
+    recovery = crashes.record_recovery(middle)
+    for again in chosen(len(recovery)):
+        steps.append(crashes.crash(Crash(middle, again=again)))
+    crashes.end()
+    return [step for step in steps if step]
+
+
+def new_crashes(name: str, nursery: Nursery, directory: Path) -> Crashes:
+    operation, _, driver = name.rpartition("-")
+    scenario = next(each for each in SCENARIOS if each.name == operation)
+    return Crashes(scenario, Daemon(directory, "-s", driver), nursery)
+
+
+def chosen(count: int) -> list[int]:
+    """Steps from 1 on, AGAIN of them or all, evenly spread."""
+    return sorted({1 + number * (count - 1) // max(1, AGAIN - 1) for number in range(min(AGAIN, count))})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_daemon_killed_before_any_step_has_done_it_all_or_nothing(
+    name: str, runs: dict[str, Future[list[str]]]
+) -> None:
+    assert len(runs[name].result()) > 25
+
+
+def test_these_are_more_than_two_hundred_points(runs: dict[str, Future[list[str]]]) -> None:
+    if len(runs) < len(NAMES):
+        pytest.skip("some were left out")
+    assert sum(len(run.result()) for run in runs.values()) > 200
+
+
+# The harness itself
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_program_is_killed_before_the_step_and_not_after_it(step: int, tmp_path: Path) -> None:
+    script = f"read _; mkdir {tmp_path}/1; mkdir {tmp_path}/2; true"
+    with subprocess.Popen(["bash", "-c", script], stdin=subprocess.PIPE) as program:
+        tracer = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(TRACER), str(program.pid), str(tmp_path), str(2 * step), "*", "soon"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert tracer.stdout is not None
+        assert tracer.stdout.readline() == b"ready\n"
+        program.communicate(b"\n", timeout=20)
+        said, _ = tracer.communicate(timeout=20)
+    # Each mkdir(1) is started, which is a step, and makes its directory, which is the next.
+    words = json.loads(said)
+    mkdir = shutil.which("mkdir")
+    steps = [text for number in (1, 2) for text in (f"a fork: execve {mkdir}", f"mkdir: mkdir {number}")]
+    assert words == {"killed": step < 3, "steps": steps[: 2 * step]}
+    assert sorted(os.listdir(tmp_path)) == [str(number) for number in range(1, step)]
+
+
+def _stray_mount(directory: Path) -> Callable[[], object]:
+    mounts.mount("tmpfs", directory / "root/overlay/trash", "tmpfs")
+    return lambda: mounts.unmount(directory / "root/overlay/trash")
+
+
+def _stray_file(name: str) -> Callable[[Path], Callable[[], object]]:
+    def make(directory: Path) -> Callable[[], object]:
+        (directory / name).mkdir(parents=True)
+        return (directory / name).rmdir
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        _stray_mount,
+        *map(_stray_file, ("root/overlay/x", "root/tmp/x", "root/spool/x", "root/x", "run/x", "run/containers/x")),
+    ],
+)
+def test_anything_that_is_left_over_shows(stray: Callable[[Path], Callable[[], object]], daemon: Daemon) -> None:
+    before = picture(daemon)
+    assert picture(daemon) == before
+    remove = stray(daemon.directory)
+    try:
+        assert differences(before, picture(daemon))
+    finally:
+        remove()
+    assert picture(daemon) == before
