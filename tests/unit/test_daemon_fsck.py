@@ -193,6 +193,10 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
             "{run}/runtime/{container_overlay}: the OCI runtime's state of a container that is not there",
         ],
     ),
+    "a socket that was never used": (
+        lambda h: (h.exec_root / ".monitor.sock.999999999").touch(),
+        ["{run}/.monitor.sock.999999999: a socket of a process that was killed"],
+    ),
     "files of no container": (
         lambda h: (h.root / "containers/feed").mkdir(),
         ["{root}/containers/feed: files of a container that is not there"],
