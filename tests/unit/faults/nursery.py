@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import IO
 
@@ -116,6 +117,8 @@ def _be_daemon(stopped: bool, *argv: str, log: int) -> None:
     code = 1
     try:
         code = main()
+    except BaseException:  # noqa: BLE001 - where Python would have written it
+        traceback.print_exc()
     finally:
         os._exit(code)
 

@@ -178,8 +178,10 @@ def _check_frozen(daemon: Daemon, done: bool) -> None:
     assert daemon.inspect("running")["State"]["Running"]
     scope = f"container-{daemon.inspect('running')['Id']}.scope"
     groups = [path for path in Path("/sys/fs/cgroup").rglob(scope) if path.is_dir()]
-    states = [path / name for path in groups for name in ("cgroup.freeze", "freezer.state")]
-    assert {state.read_text().strip() for state in states if state.exists()} <= {"0", "THAWED"}
+    files = [path / name for path in groups for name in ("cgroup.freeze", "freezer.state")]
+    states = {file.read_text().strip() for file in files if file.exists()}
+    assert states
+    assert states <= {"0", "THAWED"}
 
 
 # Removal of an image

@@ -32,6 +32,7 @@ _EVENT_EXEC, _EVENT_STOP = 4, 128
 _OPTIONS = 0x01 | 0x02 | 0x04 | 0x08 | 0x10  # SYSGOOD, FORK, VFORK, CLONE, EXEC
 _WALL = 0x40000000
 _ENTRY = 1
+_FORK = "a fork"
 _STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -116,7 +117,7 @@ class Tracer:
         if not what or what == self._log or "__pycache__" in what:
             return
         process = self._process(thread)
-        who = self._names.get(process, "a fork")
+        who = self._names.get(process, _FORK)
         self._steps.append(f"{who}: {name} {shown(what, self._directory)}")
         if len(self._steps) == self._step:
             self._kill()
@@ -129,6 +130,8 @@ class Tracer:
         for process in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
+        # A fork has everything that the daemon had, its lock too, until it becomes a program, which is soon.
+        self._late = self._late and not self._steps[-1].startswith(_FORK)
         while doomed:
             thread, status = os.waitpid(-1, _WALL)
             if os.WIFSTOPPED(status):
