@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 from daemons import Daemon
-from faults.harness import TRACER, Crash, Crashes
+from faults.harness import NEVER, TRACER, Crash, Crashes, checked, start_and_die, stop_and_die
 from faults.nursery import Nursery
-from faults.picture import differences, picture
+from faults.picture import differences, picture, settled
 from faults.scenarios import SCENARIOS
 from store_house import needs_root
 
@@ -96,6 +96,47 @@ def test_these_are_more_than_two_hundred_points(runs: dict[str, Future[list[str]
     if len(runs) < len(NAMES):
         pytest.skip("some were left out")
     assert sum(len(run.result()) for run in runs.values()) > 200
+
+
+def test_a_daemon_killed_before_any_step_of_its_first_start_can_start_again(nursery: Nursery, tmp_path: Path) -> None:
+    first = Daemon(tmp_path / "first")
+    first.directory.mkdir()
+    steps = start_and_die(first, nursery, NEVER)
+    first.start()
+    expected = picture(first)
+    first.close()
+    for step in chosen(len(steps)):
+        daemon = Daemon(tmp_path / str(step))
+        daemon.directory.mkdir()
+        killed = start_and_die(daemon, nursery, step, "*" if step % 2 else "daemon")
+        daemon.start()
+        settled(daemon)
+        assert picture(daemon) == expected, killed[-1]
+        assert checked(daemon) == [], killed[-1]
+        daemon.close()
+
+
+def test_a_daemon_killed_before_any_step_of_its_stop_is_in_order_after_the_next_start(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.spawn = nursery.spawn
+    daemon.start()
+    daemon.import_busybox()
+    daemon.create("true")
+    settled(daemon)
+    expected = picture(daemon)
+    steps = stop_and_die(daemon, NEVER)
+    assert len(steps) > 5
+    for step in chosen(len(steps)):
+        daemon.start()
+        killed = stop_and_die(daemon, step)
+        daemon.start()
+        settled(daemon)
+        assert picture(daemon) == expected, killed[-1]
+        assert checked(daemon) == [], killed[-1]
+        daemon.stop()
+    daemon.close()
 
 
 # The harness itself

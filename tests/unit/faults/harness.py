@@ -29,7 +29,7 @@ from faults.picture import Picture, differences, is_settled, picture, settled
 
 TRACER = Path(__file__).with_name("tracer.py")
 _TOP = Path(__file__).parents[3]
-_NEVER = 1 << 30
+NEVER = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Crashes:
 
     def record_recovery(self, step: int) -> list[str]:
         """The steps of the start that follows a kill at ``step``."""
-        self.crash(Crash(step, again=_NEVER))
+        self.crash(Crash(step, again=NEVER))
         return self._recovery
 
     def crash(self, crash: Crash) -> str:
@@ -112,7 +112,7 @@ class Crashes:
                 return ""
             self.daemon.ended()
             if crash.again:
-                self._recovery = self._start_and_die(crash)
+                self._recovery = start_and_die(self.daemon, self.nursery, crash.again, crash.victims)
             self.daemon.start()
         settled(self.daemon)
         self._look(f"{crash}: {traced.steps[-1]}", acknowledged)
@@ -131,8 +131,7 @@ class Crashes:
         if acknowledged or found != self.before:
             answer = " was acknowledged, and then " if acknowledged else ""
             assert found == self.after, f"{self.scenario.name}{answer}{where}\n{differences(found, self.after)}"
-        wrong: list[str] = []
-        fsck.check(self.daemon.root, DATABASE_NAME, wrong.append)
+        wrong = checked(self.daemon)
         assert not wrong, "\n".join((where, *wrong))
         self.scenario.check(self.daemon, found == self.after)
 
@@ -143,18 +142,34 @@ class Crashes:
             return False
         return True
 
-    def _start_and_die(self, crash: Crash) -> list[str]:
-        """Kill a daemon at a step of its start, or when it is ready.  The steps until then."""
-        with open(self.daemon.log, "ab") as log:
-            self.daemon.process = self.nursery.spawn(self.daemon.argv(), log, stopped=True)
-        with Traced(self.daemon, crash.again, crash.victims) as traced:
-            self.daemon.process.send_signal(signal.SIGCONT)
-            traced.await_kill(self.daemon.await_ready())
-        if traced.killed:
-            self.daemon.ended()
-        else:
-            self.daemon.stop(signal.SIGKILL)
-        return traced.steps
+
+def start_and_die(daemon: Daemon, nursery: Nursery, step: int, victims: str = "daemon") -> list[str]:
+    """Kill a daemon at a step of its start, or when it is ready.  The steps until then."""
+    with open(daemon.log, "ab") as log:
+        daemon.process = nursery.spawn(daemon.argv(), log, stopped=True)
+    with Traced(daemon, step, victims) as traced:
+        daemon.process.send_signal(signal.SIGCONT)
+        traced.await_kill(daemon.await_ready())
+    if traced.killed:
+        daemon.ended()
+    else:
+        daemon.stop(signal.SIGKILL)
+    return traced.steps
+
+
+def stop_and_die(daemon: Daemon, step: int, victims: str = "daemon") -> list[str]:
+    """Kill a daemon at a step of its stop, unless that has fewer.  The steps until then."""
+    with Traced(daemon, step, victims) as traced:
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.ended()
+    return traced.steps
+
+
+def checked(daemon: Daemon) -> list[str]:
+    """What ``fsck`` says of the store of a daemon at rest."""
+    wrong: list[str] = []
+    fsck.check(daemon.root, DATABASE_NAME, wrong.append)
+    return wrong
 
 
 class Traced:

@@ -86,7 +86,7 @@ class Tracer:
                     self.report(killed=False)
                 continue
             number, event = os.WSTOPSIG(status), status >> 16
-            with contextlib.suppress(ProcessLookupError):  # somebody else has killed it
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has been killed meanwhile
                 if number == signal.SIGTRAP | 0x80:
                     self._at_syscall(thread)
                     _ptrace(_SYSCALL, thread)
@@ -113,7 +113,10 @@ class Tracer:
         if info.op != _ENTRY or info.nr not in self._calls:
             return
         name, describe = self._calls[info.nr]
-        what = describe(Call(thread, info.args))
+        try:
+            what = describe(Call(thread, info.args))
+        except OSError:  # it has been killed meanwhile
+            return
         if not what or what == self._log or "__pycache__" in what:
             return
         process = self._process(thread)
@@ -130,13 +133,17 @@ class Tracer:
         for process in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        # A fork has everything that the daemon had, its lock too, until it becomes a program, which is soon.
-        self._late = self._late and not self._steps[-1].startswith(_FORK)
+        living = all_of_them - doomed
         while doomed:
             thread, status = os.waitpid(-1, _WALL)
-            if os.WIFSTOPPED(status):
-                continue  # it stays where it is until we end
-            doomed.discard(thread)
+            if not os.WIFSTOPPED(status):
+                doomed.discard(thread)
+                living.discard(thread)
+            else:  # it stays where it is until we end
+                with contextlib.suppress(FileNotFoundError):
+                    living.add(self._process(thread))
+        # A fork has everything that the daemon had, its lock too, until it becomes a program: that is never late.
+        self._late = self._late and living <= self._names.keys()
         self.report(killed=True)
 
     def _process(self, thread: int) -> int:
