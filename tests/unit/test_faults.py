@@ -1,7 +1,8 @@
 """SIGKILL before every step of every operation on images and containers: see `faults`.
 
 All of it takes many minutes, and runs with PYDOCKERD_FAULTS=all in the environment: each step with each fate of the
-helpers, on two storage drivers, and each step of a recovery.  Without it, each step has one of the fates in turn.
+helpers, on two storage drivers, and each step of a recovery.  Without it, each step has one of the fates in turn, and of
+a row of equal ones (SQLite writes its log page by page) only the first and the last are run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ pytestmark = needs_root
 ALL = os.environ.get("PYDOCKERD_FAULTS") == "all"
 WORKERS = 3  # two cores have enough to do: much of the time somebody waits
 DRIVERS = ("overlay", "vfs") if ALL else ("overlay",)
-AGAIN = 1000 if ALL else 6  # steps of a recovery, of a first start and of a stop; the same ones each time
+AGAIN = 1000 if ALL else 4  # steps of a recovery, of a first start and of a stop; the same ones each time
 
 NAMES = [f"{scenario.name}-{driver}" for scenario in SCENARIOS for driver in DRIVERS]
 
@@ -63,7 +64,7 @@ def crash_everywhere(name: str, nursery: Nursery, directory: Path) -> list[str]:
     crashes = new_crashes(name, nursery, directory)
     crashes.record()
     steps = []
-    for step in range(1, len(crashes.steps) + 1):
+    for step in worthwhile(crashes.steps):
         for victims, late in FATES if ALL else (FATES[step % len(FATES)],):
             steps.append(crashes.crash(Crash(step, victims, late)))
     middle = len(crashes.steps) // 2
@@ -80,6 +81,12 @@ def new_crashes(name: str, nursery: Nursery, directory: Path) -> Crashes:
     return Crashes(scenario, Daemon(directory, "-s", driver), nursery)
 
 
+def worthwhile(steps: list[str]) -> list[int]:
+    """The numbers, from 1 on, of the steps to run: without those in the middle of a row of equal ones, or all."""
+    inner = {at for at in range(1, len(steps) - 1) if steps[at - 1] == steps[at] == steps[at + 1]}
+    return [at + 1 for at in range(len(steps)) if ALL or at not in inner]
+
+
 def chosen(count: int) -> list[int]:
     """Steps from 1 on, AGAIN of them or all, evenly spread."""
     return sorted({1 + number * (count - 1) // max(1, AGAIN - 1) for number in range(min(AGAIN, count))})
@@ -89,7 +96,7 @@ def chosen(count: int) -> list[int]:
 def test_a_daemon_killed_before_any_step_has_done_it_all_or_nothing(
     name: str, runs: dict[str, Future[list[str]]]
 ) -> None:
-    assert len(runs[name].result()) > 25
+    assert len(runs[name].result()) > 20
 
 
 def test_these_are_more_than_two_hundred_points(runs: dict[str, Future[list[str]]]) -> None:
