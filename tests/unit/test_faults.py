@@ -1,8 +1,8 @@
 """SIGKILL before every step of every operation on images and containers: see `faults`.
 
 All of it takes many minutes, and runs with PYDOCKERD_FAULTS=all in the environment: each step with each fate of the
-helpers, on two storage drivers, and each step of a recovery.  Without it, each step has one of the fates in turn, and of
-a row of equal ones (SQLite writes its log page by page) only the first and the last are run.
+helpers, on two storage drivers, and each step of a recovery.  Without it, each step has one of the fates in turn, and
+of a row of equal ones (SQLite writes its log page by page) only the first and the last are run.
 """
 
 from __future__ import annotations
