@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -177,7 +178,8 @@ def _check_frozen(daemon: Daemon, done: bool) -> None:
     assert _there(daemon, "/images/frozen") == done
     assert daemon.inspect("running")["State"]["Running"]
     scope = f"container-{daemon.inspect('running')['Id']}.scope"
-    groups = [path for path in Path("/sys/fs/cgroup").rglob(scope) if path.is_dir()]
+    # os.walk, as it passes over groups that vanish meanwhile.
+    groups = [Path(top) for top, _, _ in os.walk("/sys/fs/cgroup") if top.endswith(scope)]
     files = [path / name for path in groups for name in ("cgroup.freeze", "freezer.state")]
     states = {file.read_text().strip() for file in files if file.exists()}
     assert states
