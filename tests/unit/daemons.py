@@ -48,7 +48,7 @@ class Daemon:
 
     def start(self, *flags: str) -> None:
         self.launch(*flags)
-        assert self.await_ready(), self.log.read_text()
+        assert self.await_ready(), self.log.read_text()[-10_000:]
 
     def launch(self, *flags: str) -> None:
         """Start it, and don't wait."""

@@ -7,6 +7,7 @@ of a row of equal ones (SQLite writes its log page by page) only the first and t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -62,6 +63,15 @@ def runs(
 
 def crash_everywhere(name: str, nursery: Nursery, directory: Path) -> list[str]:
     crashes = new_crashes(name, nursery, directory)
+    try:
+        return crashed_everywhere(crashes)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            crashes.daemon.close()
+        raise
+
+
+def crashed_everywhere(crashes: Crashes) -> list[str]:
     crashes.record()
     steps = []
     for step in worthwhile(crashes.steps):
