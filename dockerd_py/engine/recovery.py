@@ -8,18 +8,21 @@ alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import shutil
 from typing import Any
 
 from dockerd_py.engine import forms, settings
 from dockerd_py.engine.containers import Containers
+from dockerd_py.engine.forkserver import SOCKET_NAME
 from dockerd_py.engine.lifecycle import Lifecycle, log_names
 from dockerd_py.engine.model import Status
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.engine.updates import Updates
 from dockerd_py.errors import PydockerdError
-from dockerd_py.monitor import spool
+from dockerd_py.monitor import spool, wire
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.runtime import monitors
 from dockerd_py.runtime.monitors import Monitor
@@ -156,6 +159,9 @@ class Recovery:
         for entry in self._paths.containers.iterdir():
             if entry.name not in known:
                 shutil.rmtree(entry, ignore_errors=True)
+        for path in wire.abandoned(str(self._paths.exec_root / SOCKET_NAME)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         for entry in self._paths.spool.iterdir():
             if entry.name.partition(".")[0] not in known:
                 entry.unlink()

@@ -9,6 +9,7 @@ A helper lives for one piece of work, so the time that its imports take is part 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -66,10 +67,12 @@ def run(work: Callable[[], None], blame: Blame = NOBODY) -> None:
         kind, text = _explain(error, blame)
         answer = {"error": text[-_MAX_TEXT:], "kind": kind}
         if _begun:
-            os.write(2, json.dumps(answer).encode() + b"\n")
+            with contextlib.suppress(BrokenPipeError):
+                os.write(2, json.dumps(answer).encode() + b"\n")
             code = 1
         else:
-            begin(answer)
+            with contextlib.suppress(BrokenPipeError):  # a daemon that was killed meanwhile does not hear it
+                begin(answer)
     # Not sys.exit: a reading thread may wait for ever for a source that nobody needs now.
     os._exit(code)
 
