@@ -12,13 +12,14 @@ from typing import Any
 
 from dockerd_py.api import eras
 from dockerd_py.api.fields import JsonObject
-from dockerd_py.api.filters import network_name
+from dockerd_py.api.filters import matches_repository, network_name
 from dockerd_py.api.routing import ApiVersion
 from dockerd_py.api.times import SECOND, duration, rfc3339
 from dockerd_py.engine.model import (
     Bind,
     Container,
     ContainerConfig,
+    DeviceRate,
     Event,
     Exec,
     HistoryEntry,
@@ -48,7 +49,7 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "HostsPath": container.hosts_path,
         "LogPath": container.log_path,
         "Name": "/" + container.name,
-        "RestartCount": 0,
+        "RestartCount": state.restarts,
         "Driver": container.driver,
         "Platform": "linux",
         "MountLabel": "",
@@ -96,6 +97,8 @@ def status_text(state: State, version: ApiVersion) -> str:
     if state.running:
         up = f"Up {duration(time.time_ns() - state.started_at)}"
         return f"{up} (Paused)" if state.status is Status.PAUSED else up
+    if state.status is Status.RESTARTING:
+        return f"Restarting ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
     if state.status is Status.EXITED:
         return eras.exit_status(version, state.exit_code, duration(time.time_ns() - state.finished_at))
     return {Status.REMOVING: "Removal In Progress", Status.DEAD: "Dead"}.get(state.status, "Created")
@@ -108,7 +111,7 @@ def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
         "RepoDigests": list(image.digests),
         "Parent": eras.image_id(version, image.parent_id),
         "Comment": image.comment,
-        "Created": rfc3339(image.created),
+        "Created": rfc3339(image.created) if image.created else _EPOCH,
         "Container": image.container,
         "ContainerConfig": config(image.container_config),
         "DockerVersion": image.docker_version,
@@ -122,11 +125,33 @@ def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
         "Metadata": {"LastTagTime": rfc3339(0)},
     }
-    if eras.is_first_year(version):
-        lower = {"Container": "container", "ContainerConfig": "container_config", "DockerVersion": "docker_version"}
-        kept = ("Size", "VirtualSize", "GraphDriver", "RootFS", "Metadata", "RepoTags", "RepoDigests")
-        result = {key if key in kept else lower.get(key, key.lower()): value for key, value in result.items()}
+    if eras.layers_are_images(version):
+        result["Size"] = image.own_size
+    if eras.spells_images_in_lower_case(version):
+        result = {spelling: result[key] for key, spelling in _FIRST_YEAR_KEYS.items()}
+        if image.config == ContainerConfig():
+            result["config"] = None
     return result
+
+
+# Where nothing of its making may differ, an image says that it is of this time.
+_EPOCH = "1970-01-01T00:00:00Z"
+
+# All that inspect said of an image until 1.11.
+_FIRST_YEAR_KEYS = {
+    "Id": "id",
+    "Parent": "parent",
+    "Comment": "comment",
+    "Created": "created",
+    "Container": "container",
+    "ContainerConfig": "container_config",
+    "DockerVersion": "docker_version",
+    "Author": "author",
+    "Config": "config",
+    "Architecture": "architecture",
+    "Os": "os",
+    "Size": "Size",
+}
 
 
 def image_summary(image: Image, version: ApiVersion, shared: int = -1) -> JsonObject:
@@ -144,14 +169,33 @@ def image_summary(image: Image, version: ApiVersion, shared: int = -1) -> JsonOb
         "RepoDigests": digests,
         "RepoTags": tags,
         "SharedSize": shared,
-        "Size": image.size,
+        "Size": image.own_size if eras.layers_are_images(version) else image.size,
         "VirtualSize": image.size,
     }
 
 
-def image_changes(changes: Sequence[ImageChange], version: ApiVersion) -> list[JsonObject]:
+def first_year_images(image: Image, pattern: str, version: ApiVersion) -> list[JsonObject]:
+    """The items of the list for one image; of its names, those whose repository matches ``pattern``."""
+    names = [name for name in image.tags if not pattern or matches_repository(name, pattern)]
+    common = {
+        "Id": image.id,
+        "ParentId": image.parent_id,
+        "Created": image.created // SECOND,
+        "Size": image.own_size,
+        "VirtualSize": image.size,
+    }
+    if not eras.lists_images_by_tag(version):
+        return [{"RepoTags": names or [UNNAMED], **common}]
+    pairs = [name.rpartition(":") for name in names or [UNNAMED]]
+    return [{"Repository": repository, "Tag": tag, **common} for repository, _, tag in pairs]
+
+
+def image_changes(changes: Sequence[ImageChange], version: ApiVersion, removed: str = "") -> list[JsonObject]:
+    """``removed`` is the id of the image that was named."""
     return [
-        {"Untagged": change.untagged} if change.untagged else {"Deleted": eras.image_id(version, change.deleted)}
+        {"Untagged": change.untagged if eras.names_untagged(version) else removed}
+        if change.untagged
+        else {"Deleted": eras.image_id(version, change.deleted)}
         for change in changes
     ]
 
@@ -171,7 +215,9 @@ def history_entry(entry: HistoryEntry, version: ApiVersion) -> JsonObject:
 
 
 def event(value: Event, version: ApiVersion) -> JsonObject:
-    identity = eras.image_id(version, value.id) if value.type == "image" and _is_id(value.id) else value.id
+    identity = value.id
+    if value.type == "image" and eras.layers_are_images(version):
+        identity = identity.removeprefix("sha256:")
     result: JsonObject = {}
     if value.type in ("container", "image"):
         result["status"] = value.action
@@ -264,9 +310,9 @@ def _command_line(container: Container, version: ApiVersion) -> str:
 def _state(state: State) -> JsonObject:
     return {
         "Status": state.status.value,
-        "Running": state.running,
+        "Running": state.active,
         "Paused": state.status is Status.PAUSED,
-        "Restarting": False,
+        "Restarting": state.status is Status.RESTARTING,
         "OOMKilled": state.oom_killed,
         "Dead": state.status is Status.DEAD,
         "Pid": state.pid,
@@ -285,7 +331,7 @@ def _host_config(container: Container) -> JsonObject:
         "LogConfig": {"Type": container.log_driver, "Config": host.log_options},
         "NetworkMode": host.network_mode,
         "PortBindings": {},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "RestartPolicy": {"Name": host.restart.name, "MaximumRetryCount": host.restart.maximum_retries},
         "AutoRemove": host.auto_remove,
         "Memory": host.memory,
         "MemorySwap": host.memory_swap,
@@ -294,9 +340,23 @@ def _host_config(container: Container) -> JsonObject:
         "CpuPeriod": host.cpu_period,
         "CpuQuota": host.cpu_quota,
         "PidsLimit": host.pids_limit or None,
+        "MemoryReservation": host.memory_reservation,
+        "MemorySwappiness": host.memory_swappiness,
+        "CpusetCpus": host.cpuset_cpus,
+        "CpusetMems": host.cpuset_mems,
+        "BlkioWeight": host.blkio_weight,
+        "BlkioWeightDevice": _rates(host.blkio_weight_devices, "Weight") or [],
+        "BlkioDeviceReadBps": _rates(host.blkio_read_bps),
+        "BlkioDeviceWriteBps": _rates(host.blkio_write_bps),
+        "BlkioDeviceReadIOps": _rates(host.blkio_read_iops),
+        "BlkioDeviceWriteIOps": _rates(host.blkio_write_iops),
         "Runtime": container.runtime,
         **_HOST_DEFAULTS,
     }
+
+
+def _rates(rates: tuple[DeviceRate, ...], value: str = "Rate") -> list[JsonObject] | None:
+    return [{"Path": one.path, value: one.rate} for one in rates] or None
 
 
 # What the engine has no setting for yet, as Docker shows it when it is not set.
@@ -326,23 +386,13 @@ _HOST_DEFAULTS: dict[str, Any] = {
     "ShmSize": 67108864,
     "Isolation": "",
     "CgroupParent": "",
-    "BlkioWeight": 0,
-    "BlkioWeightDevice": [],
-    "BlkioDeviceReadBps": None,
-    "BlkioDeviceWriteBps": None,
-    "BlkioDeviceReadIOps": None,
-    "BlkioDeviceWriteIOps": None,
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
-    "CpusetCpus": "",
-    "CpusetMems": "",
     "Devices": [],
     "DeviceCgroupRules": None,
     "DeviceRequests": None,
     "KernelMemory": 0,
     "KernelMemoryTCP": 0,
-    "MemoryReservation": 0,
-    "MemorySwappiness": None,
     "OomKillDisable": False,
     "Ulimits": None,
     "CpuCount": 0,
@@ -417,7 +467,3 @@ def _add_sizes(result: JsonObject, container: Container) -> None:
         result["SizeRw"] = container.size_rw
     if container.size_root_fs is not None:
         result["SizeRootFs"] = container.size_root_fs
-
-
-def _is_id(text: str) -> bool:
-    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)

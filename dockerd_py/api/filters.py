@@ -51,7 +51,7 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
     """Whether a container passes ``text``, and whether the filters ask for containers in any state."""
     filters = parse_filters(text, _CONTAINER, _CONTAINER_LATER)
     for status in filters.get("status", ()):
-        if status not in {"restarting"} | {known.value for known in Status}:
+        if status not in {known.value for known in Status}:
             raise BadParameter(f"invalid filter 'status={status}'")
     exited = [_integer("exited", code) for code in filters.get("exited", ())]
     names = [_expression("name", name) for name in filters.get("name", ())]
@@ -153,6 +153,12 @@ def matches_reference(tag: str, pattern: str) -> bool:
     repository = tag.rpartition(":")[0]
     candidates = (tag, repository, tag.rpartition("/")[2], repository.rpartition("/")[2])
     return any(fnmatch.fnmatchcase(candidate, pattern) for candidate in candidates)
+
+
+def matches_repository(tag: str, pattern: str) -> bool:
+    """Whether the repository of "repo:tag" matches a glob, whose ``*`` leaves no part of the path out."""
+    parts, globs = tag.rpartition(":")[0].split("/"), pattern.split("/")
+    return len(parts) == len(globs) and all(map(fnmatch.fnmatchcase, parts, globs))
 
 
 def network_name(container: Container) -> str:

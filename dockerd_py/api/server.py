@@ -17,9 +17,21 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from dockerd_py.api import archives, containers, contents, execs, images, streams, system, upkeep
+from dockerd_py.api import (
+    archives,
+    containers,
+    contents,
+    execs,
+    graph,
+    images,
+    stats,
+    streams,
+    system,
+    upkeep,
+    websocket,
+)
 from dockerd_py.api.call import COMMON_HEADERS, Call
-from dockerd_py.api.eras import error_body
+from dockerd_py.api.eras import error_body, error_status
 from dockerd_py.api.hijack import ClientGone, Front, NoAnswer
 from dockerd_py.api.routing import ApiVersion, Routes, split_version
 from dockerd_py.errors import PydockerdError
@@ -54,7 +66,7 @@ class ApiServer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        parts = (system, containers, contents, upkeep, images, archives, streams, execs)
+        parts = (system, containers, contents, upkeep, graph, images, archives, streams, stats, websocket, execs)
         self._routes = Routes(tuple(route for part in parts for route in part.ROUTES))
         self._fronts: dict[asyncio.BaseTransport, Front] = {}
         self._servers: list[asyncio.AbstractServer] = []
@@ -119,7 +131,7 @@ class ApiServer:
         except PydockerdError as error:
             if error.status >= 500:
                 log.error("%s %s: %s", request.method, request.path, error)
-            return self._failed(call, version, error.status, str(error), front)
+            return self._failed(call, version, error_status(version, error), str(error), front)
         except ClientGone:
             return NoAnswer()
         except Exception as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dbus_next.signature import Variant
 
-from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig, LogOptions
+from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig, LogOptions, RestartPolicy
 from dockerd_py.errors import BadParameter
 
 MICROSECOND = 1000  # nanoseconds
@@ -34,6 +34,7 @@ CREATE = {
     "Cpus": "d",
     "NetworkMode": "s",
     "AutoRemove": "b",
+    "RestartPolicy": "(su)",
     "LogDriver": "s",
     "LogOptions": "a{ss}",
 }
@@ -87,6 +88,7 @@ def container_settings(
         pids_limit=options.get("PidsLimit", 0),
         network_mode=options.get("NetworkMode", "default"),
         auto_remove=options.get("AutoRemove", False),
+        restart=RestartPolicy(*options.get("RestartPolicy", ("no", 0))),
         log_driver=options.get("LogDriver", ""),
         log_options=dict(options.get("LogOptions", {})),
     )

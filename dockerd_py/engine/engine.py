@@ -10,17 +10,21 @@ from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import host, top
+from dockerd_py.engine import host, logsettings, top
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.forkserver import ForkServerLauncher
+from dockerd_py.engine.graph import Graph
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Processes, Status, SystemInfo
+from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
+from dockerd_py.engine.restarts import Restarts
+from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.upkeep import Upkeep
 from dockerd_py.errors import ConfigError, NotRunning, PydockerdError
 from dockerd_py.runtime.crun import Crun
@@ -55,6 +59,7 @@ class Engine:
         self.config = config
         self.containers = containers
         self.images = images
+        self.graph = Graph(store, images)
         self.contents = contents
         self.upkeep = upkeep
         self.execs = execs
@@ -86,10 +91,16 @@ class Engine:
             images = Images(store, events)
             lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtime)
             log_driver = config.log_driver or _choose_log_driver(units)
+            logsettings.check(log_driver, config.log_options)
+            restarts = Restarts(config, lifecycle, units)
+            pausing = Pausing(lifecycle, units, events)
+            updates = Updates(store, lifecycle, units, events)
+            name = Path(runtime.binary).name
             containers = Containers(
-                paths, store, images, lifecycle, events, log_driver=log_driver, runtime=Path(runtime.binary).name
-            )
-            images.users = containers.users_of
+                paths, store, images, lifecycle, restarts, pausing, updates, units, events, log_driver=log_driver,
+                log_options=dict(config.log_options), runtime=name,
+            )  # fmt: skip
+            images.users, images.in_use = containers.users_of, containers.images_in_use
             contents = Contents(paths, store, containers, images, units, events)
             upkeep = Upkeep(config.root, store, containers, images, contents, events)
             execs = Execs(config, paths, containers, lifecycle, units, events, runtime)
@@ -97,7 +108,8 @@ class Engine:
                 config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, events,
                 log_driver, runtime,
             )  # fmt: skip
-            await Recovery(paths, store, units, containers, lifecycle, execs).run()
+            await Recovery(paths, store, units, containers, lifecycle, updates, execs).run()
+            restarts.resume(containers.records())
         except BaseException:
             await store.close()
             raise
@@ -114,7 +126,8 @@ class Engine:
 
     async def info(self) -> SystemInfo:
         states = [container.state.status for container in self.containers.list(all=True)]
-        running, paused = states.count(Status.RUNNING), states.count(Status.PAUSED)
+        running = states.count(Status.RUNNING) + states.count(Status.RESTARTING)
+        paused = states.count(Status.PAUSED)
         uname = os.uname()
         os_release = host.os_release()
         controllers = host.controllers()

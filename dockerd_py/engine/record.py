@@ -43,7 +43,10 @@ class Record:
     exec_ids: list[str] = field(default_factory=list)  # those that have not ended
     removing: bool = False
     gone: bool = False
+    restart: asyncio.Task[None] | None = None  # its policy's, while it waits
+    restart_delay: float = 0.0  # seconds that the last one waited
     at_exit: list[asyncio.Future[WaitResult]] = field(default_factory=list)
+    at_restart: list[asyncio.Future[bool]] = field(default_factory=list)
     at_removal: list[asyncio.Future[WaitResult]] = field(default_factory=list)
 
     @property
@@ -63,6 +66,13 @@ class Record:
             if not future.done():
                 future.set_result(self.result)
         self.at_exit.clear()
+
+    def settle_restart(self, *, started: bool) -> None:
+        """The wait for its policy's restart is over, one way or the other."""
+        for future in self.at_restart:
+            if not future.done():
+                future.set_result(started)
+        self.at_restart.clear()
 
     def settle_removal(self) -> None:
         self.settle_exit()
@@ -98,8 +108,9 @@ class Paths:
     def monitor_socket(self, container_id: str) -> str:
         return str(self.run / container_id / "monitor.sock")
 
-    def log_file(self, container_id: str) -> Path:
-        return self.containers / container_id / f"{container_id}-json.log"
+    def log_file(self, container_id: str, driver: str = "json-file") -> Path:
+        """Where the lines are, of a driver that has files, or a readable copy in one."""
+        return self.containers / container_id / f"{container_id}-{'json' if driver == 'json-file' else 'local'}.log"
 
 
 def snapshot(record: Record, paths: Paths) -> Container:

@@ -8,18 +8,22 @@ alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import shutil
 from typing import Any
 
 from dockerd_py.engine import forms, settings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.execs import Execs
-from dockerd_py.engine.lifecycle import Lifecycle
+from dockerd_py.engine.forkserver import SOCKET_NAME
+from dockerd_py.engine.lifecycle import Lifecycle, log_names
 from dockerd_py.engine.model import Status
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
+from dockerd_py.engine.updates import Updates
 from dockerd_py.errors import PydockerdError
-from dockerd_py.monitor import spool
+from dockerd_py.monitor import spool, wire
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.runtime import monitors
 from dockerd_py.runtime.monitors import Monitor
@@ -32,13 +36,21 @@ log = logging.getLogger(__name__)
 
 class Recovery:
     def __init__(
-        self, paths: Paths, store: Store, units: Units, containers: Containers, lifecycle: Lifecycle, execs: Execs
+        self,
+        paths: Paths,
+        store: Store,
+        units: Units,
+        containers: Containers,
+        lifecycle: Lifecycle,
+        updates: Updates,
+        execs: Execs,
     ) -> None:
         self._paths = paths
         self._store = store
         self._units = units
         self._containers = containers
         self._lifecycle = lifecycle
+        self._updates = updates
         self._execs = execs
 
     async def run(self) -> None:
@@ -52,9 +64,11 @@ class Recovery:
             self._containers.adopt(record)
             try:
                 await self._recover(record, str(more.get("phase", "")))
+                if more.get("phase") == "updating":
+                    await self._updates.finish(record)
             except (PydockerdError, OSError) as error:
                 log.error("%s: %s", record.id, error)
-            if record.host.auto_remove and not record.state.running and record.state.status is not Status.CREATED:
+            if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:
                 to_remove.append(record)
         await self._sweep(await self._store.containers.ids_of_all_drivers())
         for record in to_remove:
@@ -101,8 +115,12 @@ class Recovery:
         position = await monitor.request("position")
         record.log_end = LogPosition(position["epoch"], 0)
         record.cgroup = await self._units.control_group(record.scope) or ""
-        if record.state.status is not Status.PAUSED:
-            await self._units.thaw(record.scope)  # a commit may have been under way
+        if record.state.status is Status.PAUSED:
+            await self._units.freeze(record.scope)
+        else:
+            await self._units.thaw(record.scope)  # a commit may have been under way, or the end of a pause
+        if state.get("names") != log_names(record):
+            await self._lifecycle.tell_name(record)
         if not record.state.running:
             record.state = with_state(
                 record,
@@ -151,6 +169,9 @@ class Recovery:
         for entry in self._paths.containers.iterdir():
             if entry.name not in known:
                 shutil.rmtree(entry, ignore_errors=True)
+        for path in wire.abandoned(str(self._paths.exec_root / SOCKET_NAME)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         for entry in self._paths.spool.iterdir():
             if entry.name.partition(".")[0] not in known:
                 entry.unlink()

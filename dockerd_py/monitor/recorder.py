@@ -8,8 +8,9 @@ import time
 from typing import Protocol
 
 from dockerd_py.monitor.clients import Follower
+from dockerd_py.monitor.journalwriter import JournalWriter
 from dockerd_py.monitor.lines import LineSplitter, Piece
-from dockerd_py.monitor.logwriters import JournalWriter, LogWriter
+from dockerd_py.monitor.logwriters import LogWriter
 from dockerd_py.monitor.loop import Loop
 
 

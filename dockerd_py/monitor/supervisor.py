@@ -6,10 +6,10 @@ gets one reply with the same ``seq``:
 ============  ======================================  ===========================================================
 op            request                                 reply
 ============  ======================================  ===========================================================
-hello                                                 version, phase, pid, started_at, exit
+hello                                                 version, phase, pid, started_at, exit, names
 gate                                                  pid: a child that waits to become ``create``
 create                                                pid: the container's init
-start                                                 started_at (ns)
+start         oom: the file that counts kills, or ""  started_at (ns)
 abort                                                 (the half-made container is taken away; the monitor ends)
 kill          signal
 attach        stdin, streams, framed, keys; fds:      epoch, ordinal, mark: where the log stood before the first
@@ -32,10 +32,10 @@ execs         begin: 0, or next of the last reply     execs: [{id, phase, pid, s
                                                       finished_at}], next: a number, or null at the end
 ============  ======================================  ===========================================================
 
-A reply with ``error`` says what failed.  ``{"event": "exit", ...}`` goes to every connection when the container has
-ended, after its last line and its exit record are safe; then the monitor ends.  ``{"event": "exec_exit", ...}`` does
-when an exec has ended, before its client sees the end.  A monitor whose container was never started ends when its
-last connection and client are gone.
+A reply with ``error`` says what failed.  Three events go to every connection: ``{"event": "oom"}`` when memory ran
+short and something was killed for it; ``{"event": "exit", ...}`` when the container has ended, after its last line and
+its exit record are safe, and then the monitor ends; ``{"event": "exec_exit", ...}`` when an exec has ended, before its
+client sees the end.  A monitor whose container was never started ends when its last connection and client are gone.
 """
 
 from __future__ import annotations
@@ -47,16 +47,18 @@ import select
 import signal
 import socket
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dockerd_py.monitor import PROTOCOL_VERSION, spool, wire
 from dockerd_py.monitor.children import Children
 from dockerd_py.monitor.clients import Client, read_memfd
 from dockerd_py.monitor.control import Control, Refused, Reply
+from dockerd_py.monitor.drivers import make
 from dockerd_py.monitor.execs import Execs
-from dockerd_py.monitor.logwriters import RETRY_SECONDS, make
+from dockerd_py.monitor.logwriters import RETRY_SECONDS
 from dockerd_py.monitor.loop import Loop
 from dockerd_py.monitor.ociruntime import OciRuntime
+from dockerd_py.monitor.oom import OomWatch
 from dockerd_py.monitor.recorder import Recorder
 from dockerd_py.monitor.session import DRAIN_SECONDS, Session
 from dockerd_py.monitor.streams import Streams, Terminal
@@ -86,6 +88,7 @@ class Config(NamedTuple):
     log_path: str
     log_fields: dict[str, str]
     log_names: list[str]
+    log_settings: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
 class Supervisor:
@@ -105,9 +108,12 @@ class Supervisor:
             fields=config.log_fields,
             names=config.log_names,
             epoch=config.epoch,
+            settings=config.log_settings,
         )
         self.recorder = Recorder(self.loop, log, config.epoch)
         self.children = Children()
+        self.names = config.log_names
+        self.oom: OomWatch | None = None
         self._prepare_process()
         self.session = Session(
             self.loop, self._make_streams(), self.recorder, stdin_once=config.stdin_once, patient=False
@@ -189,6 +195,7 @@ class Supervisor:
                 self._expect("created")
                 self.phase = "starting"
                 self.started_at = time.time_ns()  # before anything that the container may do
+                self.oom = OomWatch(self.loop, message.get("oom", ""), self._oom_killed)
                 self.children.call(self.runtime.start(), lambda status: self._started(status, later))
                 return None
             case "abort":
@@ -208,6 +215,7 @@ class Supervisor:
                 self.session.streams.resize(message["height"], message["width"])
                 return {}
             case "rename":
+                self.names = message["names"]
                 self.recorder.rename(message["fields"], message["names"])
                 return {}
             case str(op) if op.startswith("exec"):
@@ -245,6 +253,7 @@ class Supervisor:
             "pid": self.pid,
             "started_at": self.started_at,
             "exit": self.exit._asdict() if self.exit else None,
+            "names": self.names,
         }
 
     def _attach(self, message: wire.Message, fds: list[int]) -> wire.Message:
@@ -302,6 +311,10 @@ class Supervisor:
         self._abort()
         reply(failure)
 
+    def _oom_killed(self) -> None:
+        if not self.died_at:
+            self.control.broadcast({"event": "oom"})
+
     def _died(self, status: int) -> None:
         """The container's init has been reaped."""
         if self.phase not in ("running", "starting"):
@@ -312,7 +325,7 @@ class Supervisor:
             id=self.config.id,
             exit_code=code if code >= 0 else 128 - code,
             finished_at=time.time_ns(),
-            oom_killed=False,
+            oom_killed=self.oom is not None and self.oom.killed,
             epoch=self.config.epoch,
             ordinal=0,
         )

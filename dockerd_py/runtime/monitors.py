@@ -51,6 +51,7 @@ class Monitor:
         self._unsent: deque[tuple[wire.Message, tuple[int, ...]]] = deque()
         self.pid = 0
         self.on_event: Callable[[wire.Message], None] = lambda message: None
+        self.on_oom: Callable[[], None] = lambda: None
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.exited: asyncio.Future[ExitRecord | None] = self._loop.create_future()
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -138,6 +139,8 @@ class Monitor:
             self.pid = int(message["pid"])
             if not self.ready.done():
                 self.ready.set_result(None)
+        elif event == "oom":
+            self.on_oom()
         elif event == "exit":
             if not self.exited.done():
                 self.exited.set_result(ExitRecord(**message))

@@ -22,8 +22,9 @@ from dockerd_py.store.containers import READY
 from dockerd_py.store.drivers.base import TRASH, Driver
 from dockerd_py.store.drivers.choose import DRIVERS, PROBE_PREFIX
 from dockerd_py.store.files import store_errors
-from dockerd_py.store.layers import chain_id
+from dockerd_py.store.layer_ids import chain_id
 from dockerd_py.store.migrations import MIGRATIONS
+from dockerd_py.store.recovery import TEMPORARY
 
 Report = Callable[[str], None]
 
@@ -55,6 +56,9 @@ def check(root: Path, database: str, report: Report) -> set[str]:
             _check_directories(connection, driver, report)
     for path in sorted(root.glob(PROBE_PREFIX + "*")):
         report(f"{shown(path)}: left by the trial of a storage driver")
+    with store_errors(f"cannot read {root / TEMPORARY}"):
+        for path in sorted((root / TEMPORARY).iterdir()) if (root / TEMPORARY).is_dir() else ():
+            report(f"{shown(path)}: a temporary file of a daemon that was killed")
     for point in mounts.mounts_below(root):
         path = Path(point.path)
         inside = path.relative_to(root.resolve()).parts
