@@ -111,10 +111,14 @@ class Execs:
         gate.open()
 
     def abort(self, identity: str) -> None:
-        """Undo a start that takes too long; one that runs runs on."""
+        """Undo a start that whoever asked for it has given up, also one that has just succeeded."""
         one = self._execs.get(identity)
-        if one is not None and one.phase == "starting":
+        if one is None:
+            return
+        if one.phase == "starting":
             self._drop(one)
+        elif not one.died_at:
+            kill(one.pid)
 
     def kill(self, identity: str, number: int) -> None:
         os.kill(self._get(identity, "running").pid, number)

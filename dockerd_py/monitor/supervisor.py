@@ -25,7 +25,7 @@ exec          exec: an id; groups: the files by       pid, started_at: of the pr
               terminal's socket or "", size;
               stdin, streams, framed, keys;
               fds: [connection[, memfd]]
-exec_abort    exec                                    (what is not started yet never will be)
+exec_abort    exec                                    (the start is undone, also when it was done)
 exec_kill     exec, signal
 exec_resize   exec, height, width
 execs         begin: 0, or next of the last reply     execs: [{id, phase, pid, started_at, exit_code,

@@ -215,6 +215,13 @@ def test_an_abort_while_the_runtime_works_leaves_no_process_behind(house: House)
     until(lambda: (house.children(), house.open_files()) == before)
 
 
+def test_an_abort_that_crosses_the_reply_ends_the_process(house: House) -> None:
+    before = house.children(), house.open_files()
+    house.start("one", "sleep", "100")
+    assert house.talk.ask("exec_abort", exec="one") == {"seq": 1}
+    until(lambda: (house.children(), house.open_files()) == before)
+
+
 def test_the_runtimes_complaint_comes_with_the_failure(house: House) -> None:
     before = house.children()
     reply = house.start("one", "nosuch")
