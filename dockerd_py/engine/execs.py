@@ -166,12 +166,16 @@ class Execs:
         one = self._by_id[exec_id]
         one.phase = Phase.STARTING
         seconds = self._config.start_timeout
+        work = asyncio.ensure_future(self._start(one, fd, early, framed, console_size))
         try:
-            await asyncio.wait_for(self._start(one, fd, early, framed, console_size), seconds)
+            # not wait_for: before Python 3.12 it forgets a cancellation that comes in the same moment as the result
+            done, _ = await asyncio.wait((work,), timeout=seconds)
+            if not done:
+                raise TimedOut(f"exec {exec_id} did not start within {seconds} seconds")
+            work.result()
         except BaseException as error:
-            await asyncio.shield(self._undo(one, error))
-            if isinstance(error, asyncio.TimeoutError):
-                raise TimedOut(f"exec {exec_id} did not start within {seconds} seconds") from error
+            work.cancel()
+            await asyncio.shield(self._undo(one, work, error))
             raise
         one.phase = Phase.RUNNING
         self._publish(one, f"exec_start: {one.command}")
@@ -306,7 +310,7 @@ class Execs:
                 log=call.log,
                 pid_file=call.pid_file,
                 console=call.console,
-                size=console_size,
+                size=console_size if all(console_size) else config.console_size,
                 stdin=config.attach_stdin and fd is not None,
                 streams=[] if fd is None else streams,
                 framed=framed,
@@ -318,7 +322,8 @@ class Execs:
         work.add_done_callback(lambda done: done.cancelled() or done.exception())  # `start` tells of it, if it comes
         return work
 
-    async def _undo(self, one: _Exec, error: BaseException) -> None:
+    async def _undo(self, one: _Exec, work: asyncio.Future[None], error: BaseException) -> None:
+        await asyncio.gather(work, return_exceptions=True)
         monitor = one.record.monitor
         if monitor is not None:
             with contextlib.suppress(PydockerdError, asyncio.TimeoutError):  # it is gone, and all with it

