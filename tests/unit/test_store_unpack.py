@@ -276,6 +276,11 @@ def test_whiteouts_applied_take_away_the_parents_files_and_none_of_this_archives
     assert tree(target) == {"d", "d/stays", "o", "o/new", "x"}
 
 
+def test_an_archive_without_an_entry_unpacks_to_nothing(target: Path) -> None:
+    assert extract(bytes(1024), target).entries == 0
+    assert tree(target) == set()
+
+
 # Archives that are broken
 
 
