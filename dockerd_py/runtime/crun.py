@@ -35,7 +35,8 @@ class Crun:
         """Make the container, its process waiting for `start`.
 
         The caller's standard streams become the process's; with a terminal the pty's master comes as a file
-        descriptor over ``console_socket``, a listening unix socket (path of at most 107 bytes).
+        descriptor over ``console_socket``, a listening unix socket.  Its path may be relative to ``bundle``, which
+        crun makes its working directory: of an absolute one, not every crun takes more than 107 bytes (sun_path).
         """
         options = ["--bundle", bundle, "--pid-file", pid_file]
         if console_socket:
