@@ -82,7 +82,7 @@ def test_no_command_at_all_is_a_command_that_was_not_found(host: OciHost) -> Non
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"cwd": "/file"}, "chdir `/file`: Not a directory"),
+        ({"cwd": "/file"}, "`/file`: Not a directory"),
         ({"root": "/nonesuch"}, "No such file or directory"),
         ({"binds": (Bind("/nonesuch", "/mnt"),)}, "`/nonesuch`: No such file or directory"),
         ({"binds": (Bind("/etc", "/file"),)}, "Not a directory"),
@@ -241,6 +241,12 @@ def test_json_logs_are_read_as_well_and_warnings_are_passed_over() -> None:
     assert "unknown seccomp" not in str(explain(log.replace("open executable", "odd"), "/x"))
     assert str(explain("a warning\nan error\n", "x")).endswith("crun: an error")
     assert str(explain("\x1b[1;31man error\x1b[0m\n", "x")).endswith("crun: an error")
+
+
+def test_another_file_than_the_command_is_no_fault_of_the_command() -> None:
+    assert type(explain("cannot open `/bin/true`: Not a directory\n", "/bin/true")) is CommandNotFound
+    assert type(explain("cannot open `/dev/mqueue`: Not a directory\n", "/bin/true")) is RuntimeFailed
+    assert type(explain("the path `/etc/hosts` is not a regular file: Error\n", "/etc")) is RuntimeFailed
 
 
 def test_silence_is_said_to_be_silence() -> None:
