@@ -95,7 +95,7 @@ class Logs:
         except (MonitorGone, RequestFailed):
             if ours is not None:
                 ours.close()
-            end = await monitor.exited
+            end = await asyncio.shield(monitor.exited)  # others wait for it too
             return (Position() if end is None else Position(end.epoch, end.ordinal)), None
         except BaseException:
             if ours is not None:

@@ -20,6 +20,7 @@ from bus_house import (
     refused,
     traps_term,
 )
+from daemons import until
 from dbus_next.signature import Variant
 
 from dockerd_py.engine.model import ContainerConfig, HostConfig
@@ -44,7 +45,8 @@ def test_the_properties_of_a_running_container_are_true(house: House) -> None:
         values = {key: each.value for key, each in (await client.call(path, PROPERTIES, "GetAll", "s", "")).items()}
         assert path == f"{ROOT}/container/{values['Id']}"
         assert (values["Name"], values["Image"], values["State"]) == ("web", "busybox", "running")
-        assert _command_line(values["Pid"]) == b"sleep\x0060\x00"
+        # Started is not yet executed.
+        await asyncio.to_thread(until, lambda: _command_line(values["Pid"]) == b"sleep\x0060\x00")
         assert values["Command"] == ["sleep", "60"]
         assert values["Labels"] == {"a": "b"}
         assert before <= values["Created"] <= values["StartedAt"] <= time.time() * 1e6
