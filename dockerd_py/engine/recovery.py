@@ -63,7 +63,15 @@ class Recovery:
             try:
                 if await self._adopt(record, monitor):
                     return
-            except (PydockerdError, asyncio.TimeoutError) as error:
+            except asyncio.TimeoutError:
+                if record.state.running:
+                    # It lives, on a machine that is busy or with a disk that is.  What it has to tell will come.
+                    log.warning("%s: its monitor is slow to answer", record.id)
+                    await self._take_over(record, monitor)
+                    return
+                log.warning("%s: its monitor does not answer", record.id)
+                monitor.close()
+            except PydockerdError as error:
                 log.warning("%s: its monitor does not answer: %s", record.id, error)
                 monitor.close()
             if monitor.exited.done():
@@ -96,9 +104,6 @@ class Recovery:
             return False
         position = await monitor.request("position")
         record.log_end = LogPosition(position["epoch"], 0)
-        record.cgroup = await self._units.control_group(record.scope) or ""
-        if record.state.status is not Status.PAUSED:
-            await self._units.thaw(record.scope)  # a commit may have been under way
         if not record.state.running:
             record.state = with_state(
                 record,
@@ -110,8 +115,14 @@ class Recovery:
                 error="",
             )
             await self._lifecycle.save(record)
-        self._lifecycle.adopt(record, monitor)
+        await self._take_over(record, monitor)
         return True
+
+    async def _take_over(self, record: Record, monitor: Monitor) -> None:
+        record.cgroup = await self._units.control_group(record.scope) or ""
+        if record.state.status is not Status.PAUSED:
+            await self._units.thaw(record.scope)  # a commit may have been under way
+        self._lifecycle.adopt(record, monitor)
 
     async def _await_start(self, monitor: Monitor) -> dict[str, Any]:
         """The runtime's start takes milliseconds; see how it ended."""

@@ -22,7 +22,7 @@ def test_ten_containers_go_on_through_a_restart_and_lose_no_line(own_daemon: Dae
     last = own_daemon.inspect(ended)["State"]["Pid"]
     own_daemon.stop(how)
     os.kill(last, signal.SIGKILL)  # while no daemon looks
-    until(lambda: (own_daemon.root / "spool" / f"{ended}.json").exists())
+    until((own_daemon.root / "spool" / f"{ended}.json").exists)
     time.sleep(0.5)
     own_daemon.start()
     assert {c: own_daemon.inspect(c)["State"]["Pid"] for c in containers} == pids
@@ -50,7 +50,7 @@ def test_an_auto_remove_container_that_ended_meanwhile_is_removed(own_daemon: Da
     pid = own_daemon.inspect(container)["State"]["Pid"]
     own_daemon.stop(signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: (own_daemon.root / "spool" / f"{container}.json").exists())
+    until((own_daemon.root / "spool" / f"{container}.json").exists)
     own_daemon.start()
     assert own_daemon.get(f"/containers/{container}/json").status == 404
 
@@ -87,6 +87,22 @@ def test_a_monitor_killed_while_there_was_no_daemon_is_noticed_later(own_daemon:
     state = own_daemon.inspect(container)["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 255)
     until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_monitor_that_is_slow_to_answer_keeps_its_container(own_daemon: Daemon) -> None:
+    container = own_daemon.run_detached("sleep", "100")
+    pid = own_daemon.inspect(container)["State"]["Pid"]
+    monitor = _parent(pid)
+    own_daemon.stop(signal.SIGKILL)
+    os.kill(monitor, signal.SIGSTOP)
+    try:
+        own_daemon.start()
+        state = own_daemon.inspect(container)["State"]
+        assert (state["Status"], state["Pid"]) == ("running", pid)
+    finally:
+        os.kill(monitor, signal.SIGCONT)
+    assert own_daemon.post(f"/containers/{container}/kill").status == 204
+    assert own_daemon.wait(container) == 137
 
 
 def test_a_pid_file_of_a_living_daemon_is_respected(own_daemon: Daemon) -> None:
