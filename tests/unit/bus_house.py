@@ -76,16 +76,6 @@ class House:
     async def _list(self) -> list[str]:
         return [each.id for each in self.engine.containers.list(all=True)]
 
-    async def until_calls(self, count: int) -> None:
-        """Wait until so many calls are under way."""
-        session = self.service._session
-        assert session is not None
-        for _ in range(4000):
-            if session.calls.count() == count:
-                return
-            await asyncio.sleep(0.005)
-        raise AssertionError(f"{session.calls.count()} calls are under way, not {count}")
-
     def inside(self, work: Coroutine[Any, Any, T]) -> T:
         """Run something in the daemon's loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
@@ -193,6 +183,17 @@ async def refused(call: Awaitable[object]) -> BusError:
     with pytest.raises(BusError) as raised:
         await call
     return raised.value
+
+
+async def until_calls(service: BusService, count: int) -> None:
+    """Wait until so many calls are under way.  One is so for a moment after its caller has the answer."""
+    session = service._session
+    assert session is not None
+    for _ in range(4000):
+        if session.calls.count() == count:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"{session.calls.count()} calls are under way, not {count}")
 
 
 async def traps_term(client: Client, path: str) -> None:

@@ -19,6 +19,7 @@ from bus_house import (
     client_of,
     refused,
     traps_term,
+    until_calls,
 )
 from daemons import until
 from dbus_next.signature import Variant
@@ -252,10 +253,10 @@ def test_a_reader_that_never_reads_holds_nobody_up_and_ends_with_its_caller(hous
         assert time.monotonic() - started < 5
         async with client_of(house.bus) as another:
             theirs = await another.container(path, "Logs", "a{sv}", {"Follow": Variant("b", True)})
-        await house.until_calls(1)
+        await until_calls(house.service, 1)
         assert await asyncio.wait_for(asyncio.to_thread(_read_all, theirs), 10) is not None
         os.close(fd)
-        await house.until_calls(0)
+        await until_calls(house.service, 0)
 
     house.play(scenario)
 

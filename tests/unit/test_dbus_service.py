@@ -22,6 +22,7 @@ from bus_house import (
     client_of,
     refused,
     traps_term,
+    until_calls,
 )
 from dbus_next.signature import Variant
 from private_bus import PrivateBus
@@ -134,12 +135,12 @@ def test_one_caller_has_a_bounded_number_of_calls_under_way_and_frees_them_by_le
         path = await client.run("sleep", "60")
         async with client_of(house.bus) as greedy:
             waiting = [asyncio.create_task(greedy.container(path, "Wait")) for _ in range(calls.CALLS_PER_CALLER)]
-            await house.until_calls(calls.CALLS_PER_CALLER)
+            await until_calls(house.service, calls.CALLS_PER_CALLER)
             error = await refused(greedy.container(path, "Wait"))
             assert error.full_name == "org.freedesktop.DBus.Error.LimitsExceeded"
             assert await client.get(path, "State") == "running"
             assert not any(each.done() for each in waiting)
-        await house.until_calls(0)
+        await until_calls(house.service, 0)
         for each in waiting:
             each.cancel()
 
@@ -150,9 +151,10 @@ def test_a_change_is_carried_through_though_its_caller_leaves(house: House) -> N
     async def scenario(client: Client) -> None:
         path = await client.run("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
         await traps_term(client, path)
+        await until_calls(house.service, 0)
         async with client_of(house.bus) as hasty:
             task = asyncio.create_task(hasty.container(path, "Stop", "a{sv}", {"Timeout": Variant("u", 1)}))
-            await house.until_calls(1)
+            await until_calls(house.service, 1)
             task.cancel()
         assert await client.container(path, "Wait") == 137
 
@@ -291,8 +293,9 @@ def test_a_caller_that_waits_is_told_when_the_daemon_stops(house: House) -> None
         async def scenario() -> None:
             async with client_of(bus) as client:
                 path = await client.run("sleep", "60")
+                await until_calls(service, 0)
                 waiting = asyncio.create_task(client.container(path, "Wait"))
-                await asyncio.sleep(0.2)
+                await until_calls(service, 1)
                 await asyncio.to_thread(house.inside, service.stop())
                 assert "is stopping" in (await refused(waiting)).text
 
@@ -308,8 +311,9 @@ def test_a_change_that_has_begun_is_finished_before_the_daemon_leaves_the_bus(ho
             async with client_of(bus) as client:
                 path = await client.run("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
                 await traps_term(client, path)
+                await until_calls(service, 0)
                 stopping = asyncio.create_task(client.container(path, "Stop", "a{sv}", {"Timeout": Variant("u", 1)}))
-                await asyncio.sleep(0.2)
+                await until_calls(service, 1)
                 await asyncio.to_thread(house.inside, service.stop())
                 await stopping
 
