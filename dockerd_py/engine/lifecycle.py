@@ -194,7 +194,7 @@ class Lifecycle:
                     bundle=str(run),
                     pid_file=str(run / "init.pid"),
                     log=runtime_log,
-                    console_socket=str(run / "console.sock") if record.config.tty else "",
+                    console_socket="console.sock" if record.config.tty else "",
                 ),
                 start=self._runtime.start(record.id, log=runtime_log),
                 delete=self._runtime.delete(record.id, force=True, log=runtime_log),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
 from pathlib import Path
 
+from dockerd_py import confined
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.errors import BadParameter
 from dockerd_py.runtime import capabilities, crun, files, seccomp, spec, users
@@ -26,7 +28,8 @@ class Planner:
     async def write_bundle(self, record: Record, root: Path) -> None:
         """Write config.json for a container whose root filesystem is mounted at ``root``.
 
-        Raises BadParameter for a user that the image does not know, or a bind whose source is missing.
+        Raises BadParameter for a user that the image does not know, and for a working directory or a source of a bind
+        that cannot be made.
         """
         await asyncio.to_thread(self._write, record, root)
 
@@ -35,6 +38,7 @@ class Planner:
         own_network = host.network_mode != "host"
         hostname = config.hostname or os.uname().nodename
         user = users.resolve(os.fspath(root), config.user)
+        _make_working_directory(root, config.working_dir)
         directory = self._paths.directory(record.id)
         profile = self._profiles.get(capabilities.DEFAULT)
         if profile.warning and profile.warning != self._warned:
@@ -66,6 +70,16 @@ class Planner:
         path = self._paths.run_directory(record.id) / "config.json"
         with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             json.dump(spec.build_spec(settings), file)
+
+
+def _make_working_directory(root: Path, name: str) -> None:
+    """As Docker does; not every crun makes it itself."""
+    try:
+        confined.mkdirs_in_root(root, name)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise BadParameter(f"the working directory {name} cannot be made: {error.strerror}") from error
 
 
 def _source(path: str) -> str:

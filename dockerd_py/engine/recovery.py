@@ -32,6 +32,8 @@ from dockerd_py.units.base import Units
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 32  # containers that are looked at side by side
+
 
 class Recovery:
     def __init__(
@@ -48,22 +50,24 @@ class Recovery:
         for directory in (self._paths.spool, self._paths.containers, self._paths.run, self._paths.runtime_root):
             directory.mkdir(mode=0o710, parents=True, exist_ok=True)
         await self._store.recover()
-        rows = await self._store.containers.all()
-        to_remove = []
-        for row in rows:
-            record, more = record_of(row, self._store.driver.name)
+        found = [record_of(row, self._store.driver.name) for row in await self._store.containers.all()]
+        for record, _ in found:
             self._containers.adopt(record)
+        places = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._recover_one(record, str(more.get("phase", "")), places) for record, more in found))
+        await self._sweep(await self._store.containers.ids_of_all_drivers())
+        for record, _ in found:
+            if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:
+                await self._containers.remove(record.id)
+
+    async def _recover_one(self, record: Record, phase: str, places: asyncio.Semaphore) -> None:
+        async with places:
             try:
-                await self._recover(record, str(more.get("phase", "")))
-                if more.get("phase") == "updating":
+                await self._recover(record, phase)
+                if phase == "updating":
                     await self._updates.finish(record)
             except (PydockerdError, OSError) as error:
                 log.error("%s: %s", record.id, error)
-            if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:
-                to_remove.append(record)
-        await self._sweep(await self._store.containers.ids_of_all_drivers())
-        for record in to_remove:
-            await self._containers.remove(record.id)
 
     async def _recover(self, record: Record, phase: str) -> None:
         monitor = monitors.connect(self._paths.monitor_socket(record.id))
@@ -72,7 +76,15 @@ class Recovery:
             try:
                 if await self._adopt(record, monitor):
                     return
-            except (PydockerdError, asyncio.TimeoutError) as error:
+            except asyncio.TimeoutError:
+                if record.state.running:
+                    # It lives, on a machine that is busy or with a disk that is.  What it has to tell will come.
+                    log.warning("%s: its monitor is slow to answer", record.id)
+                    await self._take_over(record, monitor)
+                    return
+                log.warning("%s: its monitor does not answer", record.id)
+                monitor.close()
+            except PydockerdError as error:
                 log.warning("%s: its monitor does not answer: %s", record.id, error)
                 monitor.close()
             if monitor.exited.done():
@@ -105,13 +117,6 @@ class Recovery:
             return False
         position = await monitor.request("position")
         record.log_end = LogPosition(position["epoch"], 0)
-        record.cgroup = await self._units.control_group(record.scope) or ""
-        if record.state.status is Status.PAUSED:
-            await self._units.freeze(record.scope)
-        else:
-            await self._units.thaw(record.scope)  # a commit may have been under way, or the end of a pause
-        if state.get("names") != log_names(record):
-            await self._lifecycle.tell_name(record)
         if not record.state.running:
             record.state = with_state(
                 record,
@@ -123,8 +128,18 @@ class Recovery:
                 error="",
             )
             await self._lifecycle.save(record)
-        self._lifecycle.adopt(record, monitor)
+        await self._take_over(record, monitor)
+        if state.get("names") != log_names(record):
+            await self._lifecycle.tell_name(record)
         return True
+
+    async def _take_over(self, record: Record, monitor: Monitor) -> None:
+        record.cgroup = await self._units.control_group(record.scope) or ""
+        if record.state.status is Status.PAUSED:
+            await self._units.freeze(record.scope)
+        else:
+            await self._units.thaw(record.scope)  # a commit may have been under way, or the end of a pause
+        self._lifecycle.adopt(record, monitor)
 
     async def _await_start(self, monitor: Monitor) -> dict[str, Any]:
         """The runtime's start takes milliseconds; see how it ended."""

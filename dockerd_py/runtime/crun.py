@@ -35,7 +35,8 @@ class Crun:
         """Make the container, its process waiting for `start`.
 
         The caller's standard streams become the process's; with a terminal the pty's master comes as a file
-        descriptor over ``console_socket``, a listening unix socket (path of at most 107 bytes).
+        descriptor over ``console_socket``, a listening unix socket.  Its path may be relative to ``bundle``, which
+        crun makes its working directory: of an absolute one, not every crun takes more than 107 bytes (sun_path).
         """
         options = ["--bundle", bundle, "--pid-file", pid_file]
         if console_socket:
@@ -102,7 +103,9 @@ def explain(log_text: str, command: str) -> PydockerdError:
     """
     text = _messages(log_text)
     for pattern, kind, reason in _COMMAND_FAILURES:
-        if pattern.search(text):
+        found = pattern.search(text)
+        # crun may have put the container's working directory before the name
+        if found and (found.groupdict().get("name") or command).endswith(command):
             if not command:  # crun takes "" for the directory that it searches
                 kind = CommandNotFound
             if kind is CommandNotFound and "/" not in command:
@@ -114,23 +117,26 @@ def explain(log_text: str, command: str) -> PydockerdError:
 
 _PREFIX = "failed to create task for container: OCI runtime create failed: crun: "
 _MISSING = "stat {command}: no such file or directory"
+_NO_FILE = "is a directory or no regular file: permission denied"
+_OPEN = r"(?:open executable|cannot open `(?P<name>.*)`): "
 
 
 def _says(pattern: str) -> re.Pattern[str]:
     return re.compile("^" + pattern, re.MULTILINE | re.DOTALL)  # a command may hold newlines
 
 
+# Up to 1.8 (Debian 12) crun says "open executable" and no name, later versions "cannot open" and one, which they say
+# of other files too.
 _COMMAND_FAILURES: Sequence[tuple[re.Pattern[str], type[PydockerdError], str]] = (
-    (_says(r"executable file `.*` not found in \$PATH"), CommandNotFound, _MISSING),
-    (_says(r"open executable: (Not a directory|Invalid argument|No such file)"), CommandNotFound, _MISSING),
-    (_says(r"open executable: Permission denied"), CommandNotExecutable, "permission denied"),
+    (_says(r"executable file `.*` not found"), CommandNotFound, _MISSING),
+    (_says(r"cannot find `(?P<name>.*)` in \$PATH"), CommandNotFound, _MISSING),
+    (_says(_OPEN + r"(Not a directory|Invalid argument|No such file)"), CommandNotFound, _MISSING),
+    (_says(_OPEN + r"Permission denied"), CommandNotExecutable, "permission denied"),
+    (_says(r"the path `(?P<name>.*)` exists but it is not executable"), CommandNotExecutable, "permission denied"),
+    (_says(r"open executable: Operation not permitted"), CommandNotExecutable, _NO_FILE),
+    (_says(r"the path `(?P<name>.*)` is not a regular file"), CommandNotExecutable, _NO_FILE),
     (
-        _says(r"open executable: Operation not permitted"),
-        CommandNotExecutable,
-        "is a directory or no regular file: permission denied",
-    ),
-    (
-        _says(r"open executable: Too many levels"),
+        _says(_OPEN + r"Too many levels"),
         CommandNotExecutable,
         "too many levels of symbolic links: permission denied",
     ),
