@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from dockerd_py.errors import CommandNotExecutable, CommandNotFound, PydockerdError, RuntimeFailed
 
@@ -76,10 +77,33 @@ class Crun:
     def state(self, container: str) -> list[str]:
         return [*self._call("state", ""), container]
 
+    @property
+    def makes_groups(self) -> bool:
+        """Whether it moves a container into a control group, and so has to be told the one that it is in."""
+        return False
+
     def _call(self, verb: str, log: str) -> list[str]:
         # Plain text, not JSON: an exec(2) that fails after `start` is told on the container's own stderr.
         options = [f"--log=file:{log}", "--log-format=text"] if log else []
         return [self.binary, "--root", self.root, "--cgroup-manager=disabled", *options, verb]
+
+
+@dataclass(frozen=True)
+class Runc(Crun):
+    """runc, as well as it goes: it cannot leave control groups alone, so the specification names the scope's.
+
+    It takes the group away with the container, which is before the scope's end.
+    """
+
+    STATE_FILE: ClassVar[str] = "state.json"
+
+    @property
+    def makes_groups(self) -> bool:
+        return True
+
+    def _call(self, verb: str, log: str) -> list[str]:
+        options = ["--log", log, "--log-format", "text"] if log else []
+        return [self.binary, "--root", self.root, *options, verb]
 
 
 def mount_to_hide(cgroup: Path = Path("/sys/fs/cgroup")) -> str:
