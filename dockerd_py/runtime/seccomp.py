@@ -1,4 +1,4 @@
-"""The distribution's seccomp profile, as the OCI runtime wants it, and compiled.
+"""The distribution's seccomp profile as the OCI runtime wants it, and compiled; `seccomp_policy` makes it Docker's.
 
 The profile file has Docker's format: rules that hold for some architectures, capabilities or kernels only.
 `Profiles.get` picks those that hold here, once for each set of capabilities and version of the file.
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dockerd_py.errors import BadParameter
+from dockerd_py.runtime.seccomp_policy import tighten
 
 DEFAULT_PATH = Path("/usr/share/containers/seccomp.json")
 
@@ -124,7 +125,7 @@ class Profiles:
 
     def _make(self, capabilities: frozenset[str]) -> Profile:
         try:
-            document = json.loads(self.path.read_bytes())
+            document = tighten(json.loads(self.path.read_bytes()))
             section = translate(document, capabilities, go_architecture(), kernel_version())
         except OSError as error:
             return _without(self.path, error.strerror or str(error))
