@@ -50,10 +50,12 @@ from dockerd_py.errors import (
     Conflict,
     NoSuchContainer,
     NotRunning,
+    NotSupported,
     PydockerdError,
     RuntimeFailed,
     TimedOut,
 )
+from dockerd_py.runtime.crun import Runc
 from dockerd_py.runtime.monitors import RequestFailed
 from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.archive import outgoing
@@ -187,7 +189,7 @@ class Containers:
             log_driver=log_driver,
             path=path,
             args=tuple(args),
-            runtime=self._runtimes.check(host.runtime),
+            runtime=self._check_runtime(host.runtime),
         )
         self._lifecycle.expect_start()
         self._by_name[record.name] = record  # taken from here on, also for whoever asks while we wait
@@ -456,6 +458,16 @@ class Containers:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _check_runtime(self, asked: str) -> str:
+        """The name of the runtime meant.  Raises BadParameter; NotSupported where it would leave the scope."""
+        runtime = self._runtimes.get(asked)
+        if isinstance(runtime, Runc) and not self._facts.systemd and self._facts.cgroup_version == 1:
+            raise NotSupported(
+                "the runtime runc is not supported here: it makes control groups of its own, and without systemd those "
+                "of version 1 have no common path that it could be given; use crun"
+            )
+        return self._runtimes.name(runtime)
 
     def _check_free(self, name: str) -> None:
         holder = self._by_name.get(name)

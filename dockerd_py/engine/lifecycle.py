@@ -154,6 +154,8 @@ class Lifecycle:
             created = await monitor.request("hello")
             counter = self._units.oom_counter(record.scope, record.cgroup)
             started = await monitor.request("start", timeout=None, oom="" if counter is None else str(counter))
+            if self._makes_groups(record):  # it has put what it knows of limits, which is nothing, in their place
+                await self._units.apply_run_limits(record.scope, limits)
         except RequestFailed as error:
             raise crun.explain(error.log or str(error), record.path) from error
         except MonitorGone as error:
@@ -186,11 +188,14 @@ class Lifecycle:
                 record, root, confined, joined=joined, shm=shm, cgroups_path=cgroups_path
             )
 
-        if self._runtimes.get(record.runtime).makes_groups:
+        if self._makes_groups(record):
             record.cgroup = await self._units.start_scope(scope, pid)
             await write(record.cgroup)
         else:
             record.cgroup, _ = await asyncio.gather(self._units.start_scope(scope, pid), write())
+
+    def _makes_groups(self, record: Record) -> bool:
+        return isinstance(self._runtimes.get(record.runtime), crun.Runc)
 
     async def _undo_start(self, record: Record, failure: BaseException, status: Status) -> None:
         monitor, record.monitor = record.monitor, None

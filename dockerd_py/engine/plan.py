@@ -88,6 +88,7 @@ class Planner:
             writable_cgroups=security.privileged or confined.options.writable_cgroups,
             init=confined.init,
             cgroups_path=cgroups_path,
+            device_rules=confined.rules,
             hostname_path=self._write_file(record, "hostname", files.hostname(hostname)),
             hosts_path=self._write_file(record, "hosts", _hosts(host)),
             resolv_conf_path=self._write_file(record, "resolv.conf", _resolv_conf(host)),

@@ -77,11 +77,6 @@ class Crun:
     def state(self, container: str) -> list[str]:
         return [*self._call("state", ""), container]
 
-    @property
-    def makes_groups(self) -> bool:
-        """Whether it moves a container into a control group, and so has to be told the one that it is in."""
-        return False
-
     def _call(self, verb: str, log: str) -> list[str]:
         # Plain text, not JSON: an exec(2) that fails after `start` is told on the container's own stderr.
         options = [f"--log=file:{log}", "--log-format=text"] if log else []
@@ -90,16 +85,12 @@ class Crun:
 
 @dataclass(frozen=True)
 class Runc(Crun):
-    """runc, as well as it goes: it cannot leave control groups alone, so the specification names the scope's.
+    """runc, as well as it goes: it cannot leave control groups alone, so the configuration has to name the scope's.
 
     It takes the group away with the container, which is before the scope's end.
     """
 
     STATE_FILE: ClassVar[str] = "state.json"
-
-    @property
-    def makes_groups(self) -> bool:
-        return True
 
     def _call(self, verb: str, log: str) -> list[str]:
         options = ["--log", log, "--log-format", "text"] if log else []
@@ -131,12 +122,17 @@ def explain(log_text: str, command: str) -> PydockerdError:
                 kind = CommandNotFound
             if kind is CommandNotFound and "/" not in command:
                 reason = "executable file not found in $PATH"
-            return kind(f'{_PREFIX}exec: "{command}": {reason.format(command=command)}')
+            return kind(f'{_prefix(text)}exec: "{command}": {reason.format(command=command)}')
     last = text.rpartition("\n")[2]  # what stands before it are warnings
-    return RuntimeFailed(_PREFIX + (last or "it failed without a word; the journal or dmesg may tell more"))
+    return RuntimeFailed(_prefix(text) + (last or "it failed without a word; the journal or dmesg may tell more"))
 
 
-_PREFIX = "failed to create task for container: OCI runtime create failed: crun: "
+def _prefix(text: str) -> str:
+    runtime = "runc" if text.startswith(_RUNC) else "crun"
+    return f"failed to create task for container: OCI runtime create failed: {runtime}: "
+
+
+_RUNC = "runc create failed: "
 _MISSING = "stat {command}: no such file or directory"
 
 
@@ -148,6 +144,9 @@ _COMMAND_FAILURES: Sequence[tuple[re.Pattern[str], type[PydockerdError], str]] =
     (_says(r"executable file `.*` not found in \$PATH"), CommandNotFound, _MISSING),
     (_says(r"open executable: (Not a directory|Invalid argument|No such file)"), CommandNotFound, _MISSING),
     (_says(r"open executable: Permission denied"), CommandNotExecutable, "permission denied"),
+    (_says(r"runc create failed: .*: executable file not found in \$PATH"), CommandNotFound, _MISSING),
+    (_says(r"runc create failed: .*exec: .*: (no such file or directory|not a directory)"), CommandNotFound, _MISSING),
+    (_says(r"runc create failed: .*exec: .*: permission denied"), CommandNotExecutable, "permission denied"),
     (
         _says(r"open executable: Operation not permitted"),
         CommandNotExecutable,
@@ -170,13 +169,18 @@ _COMMAND_FAILURES: Sequence[tuple[re.Pattern[str], type[PydockerdError], str]] =
     ),
 )
 
+_LOGFMT = re.compile(r'time="[^"]*" level=(?P<level>\w+) msg="(?P<message>(?:\\.|[^"\\])*)".*')
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _messages(log_text: str) -> str:
-    """The lines of a log as plain text; of JSON lines, the errors alone."""
+    """The lines of a log as plain text; of JSON lines, and of runc's, the errors alone."""
     messages = []
     for line in _ANSI.sub("", log_text).split("\n"):
+        if found := _LOGFMT.fullmatch(line):  # runc's
+            if found["level"] == "error":
+                messages.append(re.sub(r"\\(.)", r"\1", found["message"]))
+            continue
         try:
             entry = json.loads(line)
         except ValueError:

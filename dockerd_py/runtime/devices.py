@@ -19,6 +19,7 @@ from dockerd_py.errors import BadParameter, NotSupported
 Rule = tuple[str, str]
 
 _RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")
+_NODE_OR_MAJOR = re.compile(r"/dev/(char|block)/(\d+):(\d+)|(char|block)-(\d+|\*)")
 _KINDS = {"c": ("char",), "b": ("block",), "a": ("char", "block")}
 _NOT_DEVICES = frozenset(("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"))
 """In /dev of the host: what a container has of its own, or what is none of its business."""
@@ -74,6 +75,21 @@ def parse_rule(text: str) -> tuple[Rule, ...]:
     if minor == "*":
         return tuple((f"{name}-{major}", permissions) for name in _KINDS[kind])
     return tuple((f"/dev/{name}/{major}:{minor}", permissions) for name in _KINDS[kind])
+
+
+def oci_rules(rules: Iterable[Rule]) -> list[dict[str, Any]]:
+    """``linux.resources.devices`` for a runtime that does not leave the control group alone; no rules: every device."""
+    found: list[dict[str, Any]] = []
+    for device, access in rules:
+        match = _NODE_OR_MAJOR.fullmatch(device)
+        if match is None:  # a driver's name: the terminals, which every runtime allows by itself
+            continue
+        entry: dict[str, Any] = {"allow": True, "type": (match[1] or match[4])[0], "access": access}
+        for key, number in (("major", match[2] or match[5]), ("minor", match[3])):
+            if number and number != "*":
+                entry[key] = int(number)
+        found.append(entry)
+    return [{"allow": not found, "access": "rwm"}, *found]
 
 
 def nodes(on_host: str, in_container: str) -> tuple[Node, ...]:

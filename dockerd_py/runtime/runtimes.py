@@ -28,12 +28,12 @@ class Runtimes:
         self.default = Path(path).name
         self._default_path = path
 
-    def check(self, name: str) -> str:
-        """The name of the runtime that ``name``, as a user gives it, means.  Raises BadParameter."""
-        return Path(self.get(name).binary).name
+    @staticmethod
+    def name(runtime: Crun) -> str:
+        return Path(runtime.binary).name
 
     def get(self, name: str) -> Crun:
-        """Raises BadParameter for a runtime that is unknown, or not installed."""
+        """The runtime that ``name`` means; "": the default one.  Raises BadParameter where it is not there."""
         name = _ALIASES.get(name, name) or self.default
         if name == self.default:
             return self._make(name, self._default_path)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dockerd_py.runtime import init
-from dockerd_py.runtime.devices import Node
+from dockerd_py.runtime.devices import Node, Rule, oci_rules
 from dockerd_py.runtime.rlimits import Rlimit
 from dockerd_py.runtime.seccomp import Profile
 
@@ -97,7 +97,8 @@ class SpecInput:
     writable_sys: bool = False
     writable_cgroups: bool = False
     init: str = ""  # of the host: what goes before the command
-    cgroups_path: str = ""  # only for a runtime that would make a group of its own otherwise
+    cgroups_path: str = ""  # only for a runtime that would make a group of its own otherwise, and then
+    device_rules: tuple[Rule, ...] = ()  # the group's, which that runtime would reset
 
 
 def build_spec(settings: SpecInput) -> dict[str, Any]:
@@ -189,6 +190,7 @@ def _linux(settings: SpecInput) -> dict[str, Any]:
         linux["devices"] = [node.section() for node in settings.devices]
     if settings.cgroups_path:
         linux["cgroupsPath"] = settings.cgroups_path
+        linux["resources"] = {"devices": oci_rules(settings.device_rules)}
     if settings.seccomp.section is not None:
         linux["seccomp"] = settings.seccomp.section
     return linux
@@ -231,10 +233,7 @@ def _default_mounts(settings: SpecInput) -> Iterable[dict[str, Any]]:
     )
     yield _mount("/sys", "sysfs", "sysfs", [*quiet, "rw" if settings.writable_sys else "ro"])
     yield _mount("/sys/fs/cgroup", "cgroup", "cgroup", ["rw" if settings.writable_cgroups else "ro", *quiet])
-    if "ipc" in settings.host_namespaces:  # a mount of its own would show an empty queue of nobody's
-        yield _mount("/dev/mqueue", "bind", "/dev/mqueue", ["rbind", "rprivate", *quiet])
-    else:
-        yield _mount("/dev/mqueue", "mqueue", "mqueue", quiet)
+    yield _mount("/dev/mqueue", "mqueue", "mqueue", quiet)
     if settings.shm == PRIVATE:
         yield _mount("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", f"size={SHM_SIZE}"])
     elif settings.shm != NONE:

@@ -53,6 +53,7 @@ ATTEMPTS = {
     "kernel_messages": (
         'os.mknod("/kmsg", stat.S_IFCHR | 0o600, os.makedev(1, 11)); os.close(os.open("/kmsg", os.O_RDONLY))'
     ),
+    "tunnel": 'os.mknod("/tun", stat.S_IFCHR | 0o600, os.makedev(10, 200)); os.close(os.open("/tun", os.O_RDWR))',
     "physical_memory": (
         'os.mknod("/mem", stat.S_IFCHR | 0o600, os.makedev(1, 1)); os.close(os.open("/mem", os.O_RDONLY))'
     ),

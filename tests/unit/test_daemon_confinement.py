@@ -55,7 +55,7 @@ def test_what_the_kernel_tells_of_itself_is_masked(daemon: Daemon) -> None:
 
 @pytest.mark.skipif(not DEVICES_ARE_LIMITED, reason="device access is limited by systemd here")
 def test_a_node_can_be_made_but_no_disk_and_no_memory_opened(daemon: Daemon) -> None:
-    names = ("raw_disk", "kernel_messages", "physical_memory")
+    names = ("raw_disk", "tunnel", "physical_memory")
     assert set(try_in(daemon, *names).values()) == {"EPERM"}
 
 
