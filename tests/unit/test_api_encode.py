@@ -150,8 +150,8 @@ def test_what_inspect_shows_can_be_sent_back_to_create() -> None:
     assert request.config == container.config
     again = encode.container_inspect(replace(container, host=request.host), NOW)
     assert json.loads(json.dumps(again)) == result
-    shown_as_such = {"namespaces": Namespaces(), "security": Security(), "runtime": ""}  # though they are defaults
-    assert replace(request.host, **shown_as_such) == container.host
+    # some defaults are shown as such, and come back given
+    assert replace(request.host, namespaces=Namespaces(), security=Security(), runtime="") == container.host
 
 
 # Images
