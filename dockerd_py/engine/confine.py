@@ -14,7 +14,7 @@ from dockerd_py.engine import securityopt
 from dockerd_py.engine.isolation import Device, Namespaces, Resolver, Security, joined_container
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter, NotSupported
-from dockerd_py.runtime import capabilities, devices, files, init, rlimits, sysctls
+from dockerd_py.runtime import capabilities, devices, files, init, rlimits, seccomp, sysctls
 from dockerd_py.runtime.apparmor import AppArmor
 from dockerd_py.runtime.devices import Node, Rule
 from dockerd_py.runtime.spec import HOST, MASKED_PATHS, READONLY_PATHS
@@ -111,6 +111,16 @@ def masked_paths(security: Security) -> tuple[str, ...]:
 
 def readonly_paths(security: Security) -> tuple[str, ...]:
     return READONLY_PATHS if security.readonly_paths is None else security.readonly_paths
+
+
+def security_options() -> tuple[str, ...]:
+    """What confines containers by default here, in the words of Docker's ``info``."""
+    there_is = {
+        "name=apparmor": AppArmor().available,
+        "name=seccomp,profile=builtin": seccomp.DEFAULT_PATH.exists(),
+        "name=cgroupns": True,
+    }
+    return tuple(name for name, yes in there_is.items() if yes)
 
 
 def _devices(security: Security) -> tuple[tuple[Node, ...], tuple[Rule, ...]]:

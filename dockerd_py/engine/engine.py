@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 
 from dockerd_py import subprocesses
-from dockerd_py.config import Config
-from dockerd_py.engine import host, logsettings
+from dockerd_py.config import DEFAULT_EXEC_DRIVER, Config
+from dockerd_py.engine import confine, host, logsettings
 from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
@@ -76,6 +76,8 @@ class Engine:
         Raises ConfigError (another daemon uses the root, a missing runtime), StoreError, RuntimeFailed.
         """
         runtimes = Runtimes(str(config.exec_root / "runtime"), config.runtime)
+        if config.exec_driver != DEFAULT_EXEC_DRIVER:
+            log.info("the exec driver %s means %s", config.exec_driver, runtimes.default)
         paths = Paths(config)
         config.exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
         store = await Store.open(config.root, config.storage_driver)
@@ -159,6 +161,9 @@ class Engine:
             runtime_version=await self._version_of_runtime(),
             init_system="systemd" if self._units.kind == "systemd" else "none",
             warnings=self._warnings(),
+            oom_kill_disable="memory" in controllers and self._units.cgroup_version == 1,
+            runtimes=self._runtimes.installed(),
+            security_options=confine.security_options(),
         )
 
     def _warnings(self) -> tuple[str, ...]:

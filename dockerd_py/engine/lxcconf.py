@@ -50,12 +50,6 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
 """The control group's file → the field of HostConfig and what reads its value."""
 
 
-def parse(text: str) -> tuple[str, str]:
-    """"key = value" as (key, value).  Raises BadParameter."""
-    key, sign, value = text.partition("=")
-    if not sign or not key.strip():
-        raise BadParameter(f'unable to parse lxc-conf "{text}": it must be KEY = VALUE')
-    return key.strip(), value.strip()
 
 
 def apply(host: HostConfig) -> HostConfig:

@@ -404,3 +404,6 @@ class SystemInfo:
     runtime_version: str
     init_system: str  # "systemd" or "none"
     warnings: tuple[str, ...]
+    oom_kill_disable: bool
+    runtimes: tuple[tuple[str, str], ...]  # name, path
+    security_options: tuple[str, ...]  # as Docker spells them

@@ -45,6 +45,11 @@ class Runtimes:
             raise BadParameter(f"the runtime {name} is not installed: install the package {name}")
         return self._make(name, path)
 
+    def installed(self) -> tuple[tuple[str, str], ...]:
+        """(name, path) of each that a container may have."""
+        found = {name: path for name in sorted(_KINDS) if (path := shutil.which(name))}
+        return tuple({**found, self.default: self._default_path}.items())
+
     def of_state(self, container_id: str) -> Crun:
         """The runtime that has left its state of a container: each keeps a file of another name."""
         left_by_runc = Path(self.root, container_id, Runc.STATE_FILE).exists()
