@@ -49,5 +49,5 @@ def test_any_other_key_is_refused_by_its_name(key: str) -> None:
 
 
 def test_a_value_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(BadParameter, match='invalid value "many" of the lxc-conf key lxc.cgroup.cpu.shares'):
+    with pytest.raises(BadParameter, match=r'invalid value "many" of the lxc-conf key lxc\.cgroup\.cpu\.shares'):
         applied(("lxc.cgroup.cpu.shares", "many"))
