@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -562,3 +563,34 @@ def test_settings_outlive_the_daemon(own_daemon: Daemon) -> None:
 def test_runc_is_refused_where_it_would_leave_the_containers_control_group(daemon: Daemon) -> None:
     status, message = refusal(daemon, Runtime="runc")
     assert (status, "runc is not supported here" in message or "runc is not installed" in message) == (400, True)
+
+
+def test_shared_memory_that_a_killed_daemon_left_mounted_is_taken_away(own_daemon: Daemon) -> None:
+    container = own_daemon.run_detached("sleep", "1000", host={"IpcMode": "shareable"})
+    assert [line for line in own_daemon.mounts() if "/shm " in line]
+    pid = own_daemon.inspect(container)["State"]["Pid"]
+    own_daemon.stop(signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{pid}").exists())
+    own_daemon.start()
+    assert own_daemon.inspect(container)["State"]["Running"] is False
+    assert not [line for line in own_daemon.mounts() if "/shm " in line]
+
+
+def test_a_start_that_fails_leaves_no_shared_memory(daemon: Daemon) -> None:
+    container = daemon.create("nosuch", host={"IpcMode": "shareable"})
+    assert daemon.post(f"/containers/{container}/start").status == 400
+    assert not [line for line in daemon.mounts() if "/shm " in line]
+
+
+def test_joining_leaves_no_descriptor_open(daemon: Daemon) -> None:
+    donor = daemon.run_detached("sleep", "1000")
+    host = {"PidMode": f"container:{donor}"}
+    sh(daemon, "true", **host)
+    before = daemon.resting()
+    for command in ("true", "nosuch"):
+        container = daemon.create(command, host=host)
+        daemon.post(f"/containers/{container}/start")
+        daemon.delete(f"/containers/{container}?force=1")
+    assert daemon.resting() == before
+    daemon.delete(f"/containers/{donor}?force=1")
