@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from dockerd_py.engine.isolation import Namespaces, joined_container
 from dockerd_py.engine.record import Record
 from dockerd_py.errors import NotRunning, PydockerdError
 
@@ -19,12 +20,14 @@ Find = Callable[[str], Record]
 
 
 @asynccontextmanager
-async def opened(wanted: Mapping[str, str], find: Find) -> AsyncIterator[dict[str, str]]:
-    """For kinds of namespaces (as /proc/<pid>/ns names them) and the containers that have them: files to setns(2) to,
-    good until the end of the context.
+async def opened(given: Namespaces, find: Find) -> AsyncIterator[dict[str, str]]:
+    """For each kind of namespace (as /proc/<pid>/ns names it) that is another container's, a file to setns(2) to, good
+    until the end of the context.
 
     Raises NoSuchContainer; NotRunning for a container that does not run.
     """
+    modes = {"pid": given.pid, "ipc": given.ipc}
+    wanted = {kind: donor for kind, mode in modes.items() if (donor := joined_container(mode))}
     async with AsyncExitStack() as stack:
         paths = {}
         for kind, container in wanted.items():

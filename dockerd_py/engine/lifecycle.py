@@ -28,7 +28,6 @@ from dockerd_py.engine import confine, forms, ipc, joining, logsettings, signals
 from dockerd_py.engine.confine import Confinement
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
-from dockerd_py.engine.isolation import joined_container
 from dockerd_py.engine.model import Container, State, Status, WaitResult
 from dockerd_py.engine.plan import Planner
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
@@ -146,7 +145,7 @@ class Lifecycle:
             devices=confined.rules,
         )
         try:
-            async with joining.opened(_joined(record), self.find) as joined:
+            async with joining.opened(record.host.namespaces, self.find) as joined:
                 await self._make_scope_and_bundle(record, scope, int(gate["pid"]), root, confined, joined)
                 await monitor.request("create", timeout=None)
             if limits.pids or limits.cpu_quota_per_sec_usec:
@@ -173,26 +172,19 @@ class Lifecycle:
         await self.save(record)
 
     async def _make_scope_and_bundle(
-        self,
-        record: Record,
-        scope: ScopeSpec,
-        pid: int,
-        root: Path,
-        confined: Confinement,
-        joined: Mapping[str, str],
+        self, record: Record, scope: ScopeSpec, pid: int, root: Path, confined: Confinement, joined: Mapping[str, str]
     ) -> None:
         shm = await ipc.shm_of(record, self._paths, self.find)
-
-        async def write(cgroups_path: str = "") -> None:
-            await self._planner.write_bundle(
-                record, root, confined, joined=joined, shm=shm, cgroups_path=cgroups_path
-            )
-
         if self._makes_groups(record):
             record.cgroup = await self._units.start_scope(scope, pid)
-            await write(record.cgroup)
+            await self._planner.write_bundle(
+                record, root, confined, joined=joined, shm=shm, cgroups_path=record.cgroup
+            )
         else:
-            record.cgroup, _ = await asyncio.gather(self._units.start_scope(scope, pid), write())
+            record.cgroup, _ = await asyncio.gather(
+                self._units.start_scope(scope, pid),
+                self._planner.write_bundle(record, root, confined, joined=joined, shm=shm),
+            )
 
     def _makes_groups(self, record: Record) -> bool:
         return isinstance(self._runtimes.get(record.runtime), crun.Runc)
@@ -445,12 +437,6 @@ class Lifecycle:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _joined(record: Record) -> dict[str, str]:
-    """The kinds of namespaces that it takes over, and from which container."""
-    modes = {"pid": record.host.namespaces.pid, "ipc": record.host.namespaces.ipc}
-    return {kind: donor for kind, mode in modes.items() if (donor := joined_container(mode))}
 
 
 def _nobody(ref: str) -> Record:
