@@ -88,9 +88,8 @@ async def start(call: Call) -> web.StreamResponse:
 
 
 async def stop(call: Call) -> web.StreamResponse:
-    _refuse_signal(call)
     try:
-        await call.engine.containers.stop(call.name, call.number("t"))
+        await call.engine.containers.stop(call.name, call.number("t"), call.text("signal"))
     except AlreadyInState:
         if eras.reports_unchanged_state(call.version):
             raise
@@ -98,8 +97,7 @@ async def stop(call: Call) -> web.StreamResponse:
 
 
 async def restart(call: Call) -> web.StreamResponse:
-    _refuse_signal(call)
-    await call.engine.containers.restart(call.name, call.number("t"))
+    await call.engine.containers.restart(call.name, call.number("t"), call.text("signal"))
     return call.empty()
 
 
@@ -195,11 +193,6 @@ def _check_start_settings(call: Call, container: Container, body: dict[str, obje
     settings, _ = decode_host(Fields(body))
     if settings not in (HostConfig(), container.host):
         raise NotSupported("settings in the body of start are not supported by this version; give them to create")
-
-
-def _refuse_signal(call: Call) -> None:
-    if call.text("signal"):
-        raise NotSupported("the signal parameter of stop and restart is not supported by this version")
 
 
 async def _check_platform(call: Call, platform: str) -> None:

@@ -6,6 +6,7 @@ here is refused by name (NotSupported), never ignored.  Keys that Docker does no
 
 from __future__ import annotations
 
+from dockerd_py.api import decode_confine
 from dockerd_py.api.benign import Benign, anything, empty, one_of, refuse_others, says_nothing
 from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.api.specs import check_port_bindings, parse_bind, parse_mount
@@ -57,6 +58,14 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig,
         log_driver=log_fields.text("Type"),
         log_options=log_fields.text_map("Config"),
         container_id_file=fields.text("ContainerIDFile"),
+        namespaces=decode_confine.namespaces(fields),
+        security=decode_confine.security(fields),
+        tuning=decode_confine.tuning(fields),
+        resolver=decode_confine.resolver(fields, limits),
+        runtime=fields.text("Runtime"),
+        cgroup_parent=fields.text("CgroupParent"),
+        annotations=fields.text_map("Annotations"),
+        lxc_conf=decode_confine.lxc_conf(fields),
     )
     return host, must_exist
 
@@ -106,51 +115,23 @@ def _binds(fields: Fields) -> tuple[tuple[Bind, ...], tuple[str, ...]]:
 
 # Settings that have no effect here, each with what counts as "not asked for".
 _HOST_BENIGN: dict[str, Benign] = {
-    "Annotations": empty,
-    "CapAdd": empty,
-    "CapDrop": empty,
     "Capabilities": empty,
     "Cgroup": empty,
-    "CgroupParent": empty,
-    "CgroupnsMode": one_of("", "private"),
     "ConsoleSize": anything,  # the client sets the size of its terminal when it attaches, too
     "CpuCount": empty,
     "CpuPercent": empty,
     "CpuRealtimePeriod": empty,
     "CpuRealtimeRuntime": empty,
-    "DeviceCgroupRules": empty,
     "DeviceRequests": empty,
-    "Devices": empty,
-    "Dns": empty,
-    "DnsOptions": empty,
-    "DnsSearch": empty,
-    "ExtraHosts": empty,
-    "GroupAdd": empty,
     "IOMaximumBandwidth": empty,
     "IOMaximumIOps": empty,
-    "Init": empty,
-    "IpcMode": one_of("", "private"),
     "Isolation": one_of("", "default"),
     "KernelMemory": empty,
     "KernelMemoryTCP": empty,
     "Links": empty,
-    "LxcConf": empty,
-    "MaskedPaths": lambda value: value is None,  # an empty list would lift the masks
-    "OomKillDisable": empty,
-    "OomScoreAdj": empty,
-    "PidMode": empty,
-    "Privileged": empty,
-    "ReadonlyPaths": lambda value: value is None,
-    "ReadonlyRootfs": empty,
-    "Runtime": one_of("", "crun"),
-    "SecurityOpt": empty,
     "ShmSize": one_of(0, DEFAULT_SHM_SIZE),
     "StorageOpt": empty,
-    "Sysctls": empty,
     "Tmpfs": empty,
-    "UTSMode": empty,
-    "Ulimits": empty,
-    "UsernsMode": empty,
     "VolumeDriver": empty,
     "VolumesFrom": empty,
 }

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dockerd_py.api import eras
+from dockerd_py.api.encode_confine import confinement
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import matches_repository, network_name
 from dockerd_py.api.routing import ApiVersion
@@ -51,7 +52,7 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": container.apparmor,
         "ExecIDs": None,
         "HostConfig": _host_config(container),
         "GraphDriver": {"Data": None, "Name": container.driver},
@@ -316,6 +317,7 @@ def _host_config(container: Container) -> JsonObject:
         "BlkioDeviceReadIOps": _rates(host.blkio_read_iops),
         "BlkioDeviceWriteIOps": _rates(host.blkio_write_iops),
         "Runtime": container.runtime,
+        **confinement(host),
         **_HOST_DEFAULTS,
     }
 
@@ -329,37 +331,16 @@ _HOST_DEFAULTS: dict[str, Any] = {
     "VolumeDriver": "",
     "VolumesFrom": None,
     "ConsoleSize": [0, 0],
-    "CapAdd": None,
-    "CapDrop": None,
-    "CgroupnsMode": "private",
-    "Dns": [],
-    "DnsOptions": [],
-    "DnsSearch": [],
-    "ExtraHosts": None,
-    "GroupAdd": None,
-    "IpcMode": "private",
     "Cgroup": "",
     "Links": None,
-    "OomScoreAdj": 0,
-    "PidMode": "",
-    "Privileged": False,
     "PublishAllPorts": False,
-    "ReadonlyRootfs": False,
-    "SecurityOpt": None,
-    "UTSMode": "",
-    "UsernsMode": "",
     "ShmSize": 67108864,
     "Isolation": "",
-    "CgroupParent": "",
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
-    "Devices": [],
-    "DeviceCgroupRules": None,
     "DeviceRequests": None,
     "KernelMemory": 0,
     "KernelMemoryTCP": 0,
-    "OomKillDisable": False,
-    "Ulimits": None,
     "CpuCount": 0,
     "CpuPercent": 0,
     "IOMaximumIOps": 0,

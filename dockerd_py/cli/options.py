@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dockerd_py.cli import keys
+from dockerd_py.cli import confine_options, keys
 from dockerd_py.cli.errors import CliError, UsageError
 from dockerd_py.flags import Flag, Parsed, parse_size
 
@@ -102,7 +102,7 @@ DEVICE_FLAGS = (
     Flag("--memory-swappiness", "int", -1, "How readily its memory is swapped, 0 to 100; -1: as the host's"),
 )  # fmt: skip
 
-FLAGS = (
+_PLAIN_FLAGS = (
     *LIMIT_FLAGS,
     *DEVICE_FLAGS,
     RESTART_FLAG,
@@ -130,6 +130,8 @@ FLAGS = (
     Flag(("-v", "--volume"), "list", help="Mount a directory", check=_volume, metavar="HOST:CONTAINER[:ro|rw]"),
     Flag(("-w", "--workdir"), help="Working directory", check=_absolute, metavar="DIRECTORY"),
 )  # fmt: skip
+
+FLAGS = tuple(sorted((*_PLAIN_FLAGS, *confine_options.FLAGS), key=lambda flag: flag.key))
 
 RUN_FLAGS = tuple(
     sorted(
@@ -183,7 +185,7 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         else:
             volumes[target] = {}
     bindings, exposed = _ports(given)
-    hostname, _, domain = given.string("hostname").partition(".")
+    hostname, domain = _names(given)
     host: dict[str, Any] = {
         "Binds": binds,
         **limits(given),
@@ -195,6 +197,7 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "PortBindings": bindings,
         "PublishAllPorts": given.boolean("publish-all"),
         "LogConfig": {"Type": given.string("log-driver"), "Config": _pairs(given.strings("log-opt"))},
+        **confine_options.host_settings(given),
     }
     body: dict[str, Any] = {
         "Image": image,
@@ -270,6 +273,14 @@ def _device(text: str, parse: Callable[[str], int]) -> tuple[str, int]:
         return path, parse(value)
     except ValueError:
         raise ValueError(f'"{value}" is no number') from None
+
+
+def _names(given: Parsed) -> tuple[str, str]:
+    """Host and domain name: the first dot parts them, unless the domain is given by itself."""
+    if given.has("domainname"):
+        return given.string("hostname"), given.string("domainname")
+    hostname, _, domain = given.string("hostname").partition(".")
+    return hostname, domain
 
 
 def parse_volume(text: str) -> tuple[str, str, str]:

@@ -18,9 +18,11 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
-from dockerd_py.engine import attach, forms, logsettings, names, resources, settings, signals, stats
+from dockerd_py.engine import attach, confine, forms, logsettings, lxcconf, names, resources, settings, signals, stats
+from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
+from dockerd_py.engine.isolation import CONTAINER, joined_container
 from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle, stop_signal
 from dockerd_py.engine.logs import LogBatch, Logs
 from dockerd_py.engine.model import (
@@ -48,11 +50,14 @@ from dockerd_py.errors import (
     Conflict,
     NoSuchContainer,
     NotRunning,
+    NotSupported,
     PydockerdError,
     RuntimeFailed,
     TimedOut,
 )
+from dockerd_py.runtime.crun import Runc
 from dockerd_py.runtime.monitors import RequestFailed
+from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.archive import outgoing
 from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
@@ -76,7 +81,8 @@ class Containers:
         *,
         log_driver: str,
         log_options: dict[str, str],
-        runtime: str,
+        runtimes: Runtimes,
+        facts: Facts,
     ) -> None:
         self._paths = paths
         self._store = store
@@ -90,11 +96,13 @@ class Containers:
         self._logs = Logs(paths)
         self._log_driver = log_driver
         self._log_options = log_options
-        self._runtime = runtime
+        self._runtimes = runtimes
+        self._facts = facts
         self._by_id: dict[str, Record] = {}
         self._by_name: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         lifecycle.on_exit = self._after_exit
+        lifecycle.find = self.record
 
     # Looking up
 
@@ -162,7 +170,8 @@ class Containers:
             raise PydockerdError("Cannot create container with more than 127 parents")
         merged = settings.merge(config, image.config)
         path, *args = settings.command_of(merged)
-        warnings = settings.check(merged, host, min_memory)
+        host = self._with_ids(lxcconf.apply(host))
+        warnings = settings.check(merged, host, min_memory) + confine.check(merged, host, self._facts)
         check_restart_policy(host.restart, auto_remove=host.auto_remove)
         log_driver = host.log_driver or self._log_driver
         host = replace(host, log_options=logsettings.effective(host, self._log_driver, self._log_options))
@@ -180,7 +189,7 @@ class Containers:
             log_driver=log_driver,
             path=path,
             args=tuple(args),
-            runtime=self._runtime,
+            runtime=self._check_runtime(host.runtime),
         )
         self._lifecycle.expect_start()
         self._by_name[record.name] = record  # taken from here on, also for whoever asks while we wait
@@ -192,6 +201,16 @@ class Containers:
         self._by_id[record.id] = record
         self._events.publish("container", "create", record.id, record.attributes())
         return Created(record.id, tuple(warnings))
+
+    def _with_ids(self, host: HostConfig) -> HostConfig:
+        """With the full ids of the containers that it joins, which no renaming changes.  Raises NoSuchContainer."""
+        given = host.namespaces
+        modes = {
+            kind: f"{CONTAINER}{self.record(donor).id}"
+            for kind, mode in (("pid", given.pid), ("ipc", given.ipc))
+            if (donor := joined_container(mode))
+        }
+        return replace(host, namespaces=replace(given, **modes)) if modes else host
 
     def adopt(self, record: Record) -> None:
         """Take in a container that the database knows."""
@@ -299,20 +318,22 @@ class Containers:
         """Let them go on.  Raises NoSuchContainer, Conflict when it is not paused."""
         await self._pausing.unpause(self.record(ref))
 
-    async def stop(self, ref: str, timeout: int | None = None) -> None:
-        """Ask it to end with its stop signal, then kill it.
+    async def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
+        """Ask it to end with a signal, then kill it.
 
-        timeout: seconds; None: the container's own, else 10; -1: wait for ever.
-        Raises NoSuchContainer, AlreadyInState, TimedOut.
+        timeout: seconds; None: the container's own, else 10; -1: wait for ever.  signal: "": its own stop signal.
+        Raises NoSuchContainer, BadParameter for the signal, AlreadyInState, TimedOut.
         """
         record = self.record(ref)
-        await self._lifecycle.stop(record, timeout)
+        await self._lifecycle.stop(record, timeout, signals.parse(signal) if signal else 0)
         self._events.publish("container", "stop", record.id, record.attributes())
 
-    async def restart(self, ref: str, timeout: int | None = None) -> None:
+    async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
+        """Stop it as `stop` does, if it runs, and start it.  Raises as both do."""
         record = self.record(ref)
+        number = signals.parse(signal) if signal else 0
         try:
-            await self._lifecycle.stop(record, timeout)
+            await self._lifecycle.stop(record, timeout, number)
         except AlreadyInState:
             pass
         await self._lifecycle.start(record)
@@ -438,6 +459,16 @@ class Containers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _check_runtime(self, asked: str) -> str:
+        """The name of the runtime meant.  Raises BadParameter; NotSupported where it would leave the scope."""
+        runtime = self._runtimes.get(asked)
+        if isinstance(runtime, Runc) and not self._facts.systemd and self._facts.cgroup_version == 1:
+            raise NotSupported(
+                "the runtime runc is not supported here: it makes control groups of its own, and without systemd those "
+                "of version 1 have no common path that it could be given; use crun"
+            )
+        return self._runtimes.name(runtime)
+
     def _check_free(self, name: str) -> None:
         holder = self._by_name.get(name)
         if holder is not None:
@@ -461,7 +492,7 @@ def row_of(record: Record) -> ContainerRow:
 
 
 def _default_hostname(container_id: str, host: HostConfig) -> str:
-    return "" if host.network_mode == "host" else container_id[:12]
+    return "" if "host" in (host.network_mode, host.namespaces.uts) else container_id[:12]
 
 
 def _age(record: Record) -> int:

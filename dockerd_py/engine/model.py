@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dockerd_py.engine.isolation import Namespaces, Resolver, Security, Tuning
 from dockerd_py.units.base import Usage
 
 
@@ -94,6 +95,14 @@ class HostConfig:
     log_driver: str = ""  # "": the daemon's default; else "journald" or "json-file"
     log_options: dict[str, str] = field(default_factory=dict)
     container_id_file: str = ""
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    security: Security = field(default_factory=Security)
+    tuning: Tuning = field(default_factory=Tuning)
+    resolver: Resolver = field(default_factory=Resolver)
+    runtime: str = ""  # "": the daemon's; else "crun" or "runc"
+    cgroup_parent: str = ""  # a slice of systemd's; "": machine.slice
+    annotations: dict[str, str] = field(default_factory=dict)
+    lxc_conf: tuple[tuple[str, str], ...] = ()  # as given; what it means is in the other settings already
 
 
 class Status(str, enum.Enum):
@@ -159,6 +168,7 @@ class Container:
     hostname_path: str
     hosts_path: str
     resolv_conf_path: str
+    apparmor: str = ""  # the profile that it was started with
     size_rw: int | None = None  # only when asked for
     size_root_fs: int | None = None
 
@@ -394,3 +404,6 @@ class SystemInfo:
     runtime_version: str
     init_system: str  # "systemd" or "none"
     warnings: tuple[str, ...]
+    oom_kill_disable: bool
+    runtimes: tuple[tuple[str, str], ...]  # name, path
+    security_options: tuple[str, ...]  # as Docker spells them

@@ -37,6 +37,7 @@ class Record:
     runtime: str
     log_end: LogPosition = LogPosition()
     cgroup: str = ""
+    apparmor: str = ""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     content_lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its files have to stay
     monitor: Monitor | None = None
@@ -131,6 +132,7 @@ def snapshot(record: Record, paths: Paths) -> Container:
         hostname_path=str(directory / "hostname"),
         hosts_path=str(directory / "hosts"),
         resolv_conf_path=str(directory / "resolv.conf"),
+        apparmor=record.apparmor,
     )
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 from typing import Any
 
-from dockerd_py.engine import forms, settings
+from dockerd_py.engine import forms, ipc, settings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.forkserver import SOCKET_NAME
 from dockerd_py.engine.lifecycle import Lifecycle, log_names
@@ -167,6 +167,7 @@ class Recovery:
                     log.error("%s: %s", entry.name, error)
                 monitor.close()
             await self._units.remove(f"container-{entry.name}.scope")
+            await asyncio.to_thread(ipc.unmount_below, entry)
             shutil.rmtree(entry, ignore_errors=True)
         for entry in self._paths.runtime_root.iterdir():
             if entry.name not in known:
@@ -199,6 +200,7 @@ def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:
         path=argv[0],
         args=tuple(argv[1:]),
         runtime=more["runtime"],
+        apparmor=extra.get("apparmor", ""),
         log_end=LogPosition(extra.get("epoch", ""), extra.get("ordinal", 0)),
     )
     return record, extra

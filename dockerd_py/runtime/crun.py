@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from dockerd_py.errors import CommandNotExecutable, CommandNotFound, PydockerdError, RuntimeFailed
 
@@ -83,6 +84,20 @@ class Crun:
         return [self.binary, "--root", self.root, "--cgroup-manager=disabled", *options, verb]
 
 
+@dataclass(frozen=True)
+class Runc(Crun):
+    """runc, as well as it goes: it cannot leave control groups alone, so the configuration has to name the scope's.
+
+    It takes the group away with the container, which is before the scope's end.
+    """
+
+    STATE_FILE: ClassVar[str] = "state.json"
+
+    def _call(self, verb: str, log: str) -> list[str]:
+        options = ["--log", log, "--log-format", "text"] if log else []
+        return [self.binary, "--root", self.root, *options, verb]
+
+
 def mount_to_hide(cgroup: Path = Path("/sys/fs/cgroup")) -> str:
     """The mount that must be out of crun's sight during create, or "".
 
@@ -110,12 +125,17 @@ def explain(log_text: str, command: str) -> PydockerdError:
                 kind = CommandNotFound
             if kind is CommandNotFound and "/" not in command:
                 reason = "executable file not found in $PATH"
-            return kind(f'{_PREFIX}exec: "{command}": {reason.format(command=command)}')
+            return kind(f'{_prefix(text)}exec: "{command}": {reason.format(command=command)}')
     last = text.rpartition("\n")[2]  # what stands before it are warnings
-    return RuntimeFailed(_PREFIX + (last or "it failed without a word; the journal or dmesg may tell more"))
+    return RuntimeFailed(_prefix(text) + (last or "it failed without a word; the journal or dmesg may tell more"))
 
 
-_PREFIX = "failed to create task for container: OCI runtime create failed: crun: "
+def _prefix(text: str) -> str:
+    runtime = "runc" if text.startswith(_RUNC) else "crun"
+    return f"failed to create task for container: OCI runtime create failed: {runtime}: "
+
+
+_RUNC = "runc create failed: "
 _MISSING = "stat {command}: no such file or directory"
 _NO_FILE = "is a directory or no regular file: permission denied"
 _OPEN = r"(?:open executable|cannot open `(?P<name>.*)`): "
@@ -134,6 +154,9 @@ _COMMAND_FAILURES: Sequence[tuple[re.Pattern[str], type[PydockerdError], str]] =
     (_says(_OPEN + r"Permission denied"), CommandNotExecutable, "permission denied"),
     (_says(r"the path `(?P<name>.*)` exists but it is not executable"), CommandNotExecutable, "permission denied"),
     (_says(r"open executable: Operation not permitted"), CommandNotExecutable, _NO_FILE),
+    (_says(r"runc create failed: .*: executable file not found in \$PATH"), CommandNotFound, _MISSING),
+    (_says(r"runc create failed: .*exec: .*: (no such file or directory|not a directory)"), CommandNotFound, _MISSING),
+    (_says(r"runc create failed: .*exec: .*: permission denied"), CommandNotExecutable, "permission denied"),
     (_says(r"the path `(?P<name>.*)` is not a regular file"), CommandNotExecutable, _NO_FILE),
     (
         _says(_OPEN + r"Too many levels"),
@@ -152,13 +175,18 @@ _COMMAND_FAILURES: Sequence[tuple[re.Pattern[str], type[PydockerdError], str]] =
     ),
 )
 
+_LOGFMT = re.compile(r'time="[^"]*" level=(?P<level>\w+) msg="(?P<message>(?:\\.|[^"\\])*)".*')
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _messages(log_text: str) -> str:
-    """The lines of a log as plain text; of JSON lines, the errors alone."""
+    """The lines of a log as plain text; of JSON lines, and of runc's, the errors alone."""
     messages = []
     for line in _ANSI.sub("", log_text).split("\n"):
+        if found := _LOGFMT.fullmatch(line):  # runc's
+            if found["level"] == "error":
+                messages.append(re.sub(r"\\(.)", r"\1", found["message"]))
+            continue
         try:
             entry = json.loads(line)
         except ValueError:

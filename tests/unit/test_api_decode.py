@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockerd_py.api.decode import decode_create
+from dockerd_py.engine.isolation import Device, Namespaces, Resolver, Security, Tuning, Ulimit
 from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig, RestartPolicy
 from dockerd_py.errors import BadParameter, NotSupported
 
@@ -92,35 +93,14 @@ def test_what_docker_py_sends_by_default_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("settings_", "name"),
     [
-        ({"privileged": True}, "Privileged"),
-        ({"cap_add": ["SYS_ADMIN"]}, "CapAdd"),
-        ({"cap_drop": ["ALL"]}, "CapDrop"),
-        ({"devices": ["/dev/null:/dev/x:rwm"]}, "Devices"),
-        ({"dns": ["1.1.1.1"]}, "Dns"),
-        ({"extra_hosts": {"a": "1.2.3.4"}}, "ExtraHosts"),
-        ({"group_add": ["audio"]}, "GroupAdd"),
-        ({"init": True}, "Init"),
-        ({"ipc_mode": "host"}, "IpcMode"),
-        ({"pid_mode": "host"}, "PidMode"),
-        ({"uts_mode": "host"}, "UTSMode"),
-        ({"userns_mode": "host"}, "UsernsMode"),
-        ({"cgroupns": "host"}, "CgroupnsMode"),
-        ({"cgroup_parent": "x.slice"}, "CgroupParent"),
         ({"links": {"a": "b"}}, "Links"),
-        ({"oom_kill_disable": True}, "OomKillDisable"),
-        ({"oom_score_adj": -5}, "OomScoreAdj"),
         ({"publish_all_ports": True}, "PublishAllPorts"),
         ({"port_bindings": {"80/tcp": 8080}}, "PortBindings"),
-        ({"read_only": True}, "ReadonlyRootfs"),
-        ({"runtime": "kata"}, "Runtime"),
-        ({"security_opt": ["seccomp=unconfined"]}, "SecurityOpt"),
         ({"shm_size": "1g"}, "ShmSize"),
         ({"storage_opt": {"size": "1g"}}, "StorageOpt"),
-        ({"sysctls": {"a": "b"}}, "Sysctls"),
         ({"tmpfs": {"/x": ""}}, "Tmpfs"),
         ({"volume_driver": "x"}, "VolumeDriver"),
         ({"volumes_from": ["x"]}, "VolumesFrom"),
-        ({"device_cgroup_rules": ["c 1:3 r"]}, "DeviceCgroupRules"),
         ({"isolation": "hyperv"}, "Isolation"),
     ],
 )
@@ -135,10 +115,8 @@ def test_a_setting_without_effect_is_refused_by_its_name(settings_: dict[str, An
         ({"Healthcheck": {"Test": ["CMD", "x"]}}, "Healthcheck"),
         ({"Volumes": {"/data": {}}}, "Volumes"),
         ({"MacAddress": "02:42:ac:11:00:02"}, "MacAddress"),
-        ({"Dns": ["1.1.1.1"]}, "Dns"),
-        ({"HostConfig": {"MaskedPaths": []}}, "HostConfig.MaskedPaths"),
-        ({"HostConfig": {"privileged": True}}, "HostConfig.Privileged"),
-        ({"hostconfig": {"PRIVILEGED": True}}, "HostConfig.Privileged"),
+        ({"HostConfig": {"links": ["a:b"]}}, "HostConfig.Links"),
+        ({"hostconfig": {"LINKS": ["a:b"]}}, "HostConfig.Links"),
         (
             {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "1.2.3.4"}}}}},
             "NetworkingConfig.EndpointsConfig.bridge.IPAMConfig",
@@ -256,6 +234,37 @@ def test_bare_strings_are_lists_of_one_and_no_limit_is_zero() -> None:
     )
 
 
+def test_what_docker_py_sends_for_the_confinement_arrives() -> None:
+    sent = PyHostConfig(
+        "1.43", privileged=True, cap_add=["A"], cap_drop=["B"], devices=["/dev/a:/dev/b:r"], dns=["1.1.1.1"],
+        dns_search=["d"], dns_opt=["o"], extra_hosts={"h": "1.2.3.4"}, group_add=["audio", 7], init=True,
+        ipc_mode="host", pid_mode="host", uts_mode="host", userns_mode="host", cgroupns="host",
+        cgroup_parent="x.slice", oom_kill_disable=True, oom_score_adj=5, read_only=True, runtime="crun",
+        security_opt=["a=b"], sysctls={"k": "v"}, device_cgroup_rules=["c 1:3 r"],
+        ulimits=[{"name": "core", "soft": 1, "hard": 2}], lxc_conf={"lxc.a": "b"},
+    )  # fmt: skip
+    assert decode_create({"HostConfig": dict(sent)}).host == HostConfig(
+        security=Security(
+            privileged=True, cap_add=("A",), cap_drop=("B",), security_opt=("a=b",), read_only_root=True,
+            devices=(Device("/dev/a", "/dev/b", "r"),), device_cgroup_rules=("c 1:3 r",), group_add=("audio", "7"),
+        ),
+        namespaces=Namespaces(pid="host", ipc="host", uts="host", cgroup="host", user="host"),
+        tuning=Tuning(
+            init=True, sysctls={"k": "v"}, ulimits=(Ulimit("core", 1, 2),), oom_score_adj=5, oom_kill_disable=True
+        ),
+        resolver=Resolver(extra_hosts=("h:1.2.3.4",), dns=("1.1.1.1",), search=("d",), options=("o",)),
+        runtime="crun",
+        cgroup_parent="x.slice",
+        network_mode="default",
+        lxc_conf=(("lxc.a", "b"),),
+    )  # fmt: skip
+
+
+def test_paths_that_are_not_given_are_not_the_same_as_none() -> None:
+    assert host(MaskedPaths=None).security.masked_paths is None
+    assert host(MaskedPaths=[], ReadonlyPaths=["/a"]).security == Security(masked_paths=(), readonly_paths=("/a",))
+
+
 def test_keys_unknown_to_docker_are_ignored() -> None:
     assert decode_create({"Image": "i", "Nonsense": 1, "HostConfig": {"More": 2}}).config.image == "i"
 
@@ -266,7 +275,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = [*CLI_BODY, "ExposedPorts", "StopTimeout", "Healthcheck", "Memory", "VolumesFrom"]
-HOST_KEYS = [*CLI_BODY["HostConfig"], "Mounts", "Init", "Tmpfs", "Sysctls"]
+HOST_KEYS = [*CLI_BODY["HostConfig"], "Mounts", "Init", "Tmpfs", "Sysctls", "Annotations", "LxcConf"]
 
 
 @settings(max_examples=300, deadline=None)

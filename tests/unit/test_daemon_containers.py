@@ -182,7 +182,7 @@ def test_an_ambiguous_prefix_is_refused(daemon: Daemon) -> None:
         ({"Image": "busybox", "Cmd": ["x"], "HostConfig": {"Binds": ["/a:/b:zz"]}}, 400, "zz"),
         ({"Image": "busybox", "Cmd": ["x"], "HostConfig": {"PortBindings": {"80x/tcp": [{}]}}}, 400, "80x"),
         ({"Image": "busybox", "Cmd": ["x"], "WorkingDir": "not/absolute"}, 400, "working directory"),
-        ({"Image": "busybox", "Cmd": ["x"], "HostConfig": {"Privileged": True}}, 400, "Privileged"),
+        ({"Image": "busybox", "Cmd": ["x"], "HostConfig": {"CapAdd": ["FOO"]}}, 400, '"FOO"'),
         ({"Image": "busybox", "Cmd": ["x"], "StopSignal": "SIGNOPE"}, 400, "SIGNOPE"),
     ],
 )

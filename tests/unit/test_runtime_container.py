@@ -18,9 +18,9 @@ import pytest
 from bundles import make_rootfs
 from oci_host import OciHost, reap, subreaper
 
-from dockerd_py.runtime import capabilities, files, users
+from dockerd_py.runtime import capabilities, files, rlimits, users
 from dockerd_py.runtime.seccomp import Profile, compile_section
-from dockerd_py.runtime.spec import HOST, Bind, Rlimit, SpecInput, default_environment, default_rlimits
+from dockerd_py.runtime.spec import HOST, Bind, Rlimit, SpecInput, default_environment
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_name_domain_umask_and_limits_are_set(host: OciHost) -> None:
 
 def test_the_default_limit_can_be_given_on_this_machine(host: OciHost) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    out = host.sh("ulimit -n", rlimits=default_rlimits())
+    out = host.sh("ulimit -n", rlimits=rlimits.effective(()))
     assert int(out) == min(hard, 1048576)
 
 

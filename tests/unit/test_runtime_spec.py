@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from dockerd_py.runtime import spec
+from dockerd_py.runtime import rlimits, spec
 from dockerd_py.runtime.capabilities import DEFAULT
 from dockerd_py.runtime.seccomp import Profile
 from dockerd_py.runtime.spec import Bind, Rlimit, SpecInput, build_spec, default_environment
@@ -145,7 +145,7 @@ def test_no_filter_and_no_program_stay_out_of_the_configuration() -> None:
 def test_open_files_are_limited_by_what_this_process_may_give() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     expected = min(1048576, hard) if hard != resource.RLIM_INFINITY else 1048576
-    assert spec.default_rlimits() == (Rlimit("RLIMIT_NOFILE", expected, expected),)
+    assert rlimits.effective(()) == (Rlimit("RLIMIT_NOFILE", expected, expected),)
 
 
 @pytest.mark.parametrize(
