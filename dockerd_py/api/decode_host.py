@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dockerd_py.api.benign import Benign, anything, empty, no_restart, one_of, refuse_others
 from dockerd_py.api.fields import Fields
-from dockerd_py.api.specs import check_port_bindings, parse_bind, parse_mount
-from dockerd_py.engine.model import Bind, HostConfig
-from dockerd_py.errors import BadParameter, NotSupported
+from dockerd_py.api.mounts import parse_bind, parse_mount, parse_volumes_from
+from dockerd_py.api.specs import check_port_bindings
+from dockerd_py.engine.model import HostConfig
+from dockerd_py.errors import NotSupported
 
 NETWORK_MODES = ("default", "bridge", "none", "host")
-DEFAULT_SHM_SIZE = 64 << 20
 
 
-def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig, tuple[str, ...]]:
-    """A HostConfig, and the host paths in it that have to exist.
+def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
+    """A HostConfig.  BadParameter, NotSupported.
 
     ``flat`` is where API versions up to 1.17 put the limits: beside the container's configuration.
     """
@@ -31,9 +31,13 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig,
         )
     log_fields = fields.object("LogConfig")
     check_port_bindings(fields)
-    binds, must_exist = _binds(fields)
-    host = HostConfig(
-        binds=binds,
+    return HostConfig(
+        binds=tuple(parse_bind(text) for text in fields.texts("Binds")),
+        mounts=tuple(parse_mount(mount) for mount in fields.objects("Mounts")),
+        volumes_from=parse_volumes_from(fields, limits),
+        volume_driver=fields.text("VolumeDriver") or limits.text("VolumeDriver"),
+        tmpfs=fields.text_map("Tmpfs"),
+        shm_size=fields.number("ShmSize"),
         memory=_limit(fields, limits, "Memory"),
         memory_swap=_limit(fields, limits, "MemorySwap"),
         cpu_shares=_limit(fields, limits, "CpuShares"),
@@ -47,25 +51,11 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig,
         log_options=log_fields.text_map("Config"),
         container_id_file=fields.text("ContainerIDFile"),
     )
-    return host, must_exist
 
 
 def _limit(fields: Fields, flat: Fields, key: str) -> int:
     value = fields.number(key)
     return value if value else flat.number(key)
-
-
-def _binds(fields: Fields) -> tuple[tuple[Bind, ...], tuple[str, ...]]:
-    binds = [parse_bind(text) for text in fields.texts("Binds")]
-    mounts = [parse_mount(mount) for mount in fields.objects("Mounts")]
-    must_exist = tuple(bind.source for bind, created in mounts if not created)
-    binds += [bind for bind, _ in mounts]
-    targets: set[str] = set()
-    for bind in binds:
-        if bind.target in targets:
-            raise BadParameter(f"Duplicate mount point: {bind.target}")
-        targets.add(bind.target)
-    return tuple(binds), must_exist
 
 
 # Settings that have no effect here, each with what counts as "not asked for".
@@ -119,13 +109,9 @@ _HOST_BENIGN: dict[str, Benign] = {
     "RestartPolicy": no_restart,
     "Runtime": one_of("", "crun"),
     "SecurityOpt": empty,
-    "ShmSize": one_of(0, DEFAULT_SHM_SIZE),
     "StorageOpt": empty,
     "Sysctls": empty,
-    "Tmpfs": empty,
     "UTSMode": empty,
     "Ulimits": empty,
     "UsernsMode": empty,
-    "VolumeDriver": empty,
-    "VolumesFrom": empty,
 }

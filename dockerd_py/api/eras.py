@@ -65,6 +65,21 @@ def reports_unchanged_state(version: ApiVersion) -> bool:
     return version >= (1, 13)
 
 
+def lists_volumes_by_target(version: ApiVersion) -> bool:
+    """Whether inspect tells of volumes as ``Volumes`` and ``VolumesRW``."""
+    return version < (1, 20)
+
+
+def has_volumes(version: ApiVersion) -> bool:
+    """Whether volumes are objects with names."""
+    return version >= (1, 21)
+
+
+def prunes_anonymous_volumes_only(version: ApiVersion) -> bool:
+    """Whether cleaning up volumes spares those with names unless it is told otherwise (``all``)."""
+    return version >= (1, 42)
+
+
 def exit_status(version: ApiVersion, code: int, ago: str) -> str:
     return f"Exit {code}" if is_first_year(version) else f"Exited ({code}) {ago} ago"
 

@@ -11,7 +11,7 @@ from dockerd_py.api.filters import prune_containers_filter, prune_images_filter
 from dockerd_py.api.routing import PageNotFound, Route
 from dockerd_py.api.stream import answer_with_messages
 from dockerd_py.engine.model import Container, ProgressSink
-from dockerd_py.errors import BadParameter, NoSuchContainer
+from dockerd_py.errors import BadParameter, NoSuchContainer, NoSuchVolume
 
 _USAGE_TYPES = frozenset(("container", "image", "volume", "build-cache"))
 
@@ -53,7 +53,7 @@ async def usage(call: Call) -> web.StreamResponse:
             for container in await _sizes(call)
         ]
     if "volume" in kinds:
-        result["Volumes"] = []
+        result["Volumes"] = await _volumes(call)
     if "build-cache" in kinds:
         result |= {"BuildCache": [], "BuilderSize": 0}
     return call.json(result)
@@ -80,6 +80,17 @@ async def _sizes(call: Call) -> list[Container]:
             found.append(await call.engine.containers.sizes(container.id))
         except NoSuchContainer:
             continue  # removed meanwhile
+    return found
+
+
+async def _volumes(call: Call) -> list[JsonObject]:
+    found = []
+    for volume in call.engine.volumes.list():
+        try:
+            size = await call.engine.volumes.size(volume.name)
+        except NoSuchVolume:
+            continue  # removed meanwhile
+        found.append({**encode.volume(volume), "UsageData": {"RefCount": len(volume.users), "Size": size}})
     return found
 
 

@@ -21,6 +21,7 @@ from dockerd_py.engine.model import Status, SystemInfo
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
 from dockerd_py.engine.upkeep import Upkeep
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import ConfigError, PydockerdError
 from dockerd_py.runtime.crun import Crun
 from dockerd_py.store.store import Store
@@ -46,6 +47,7 @@ class Engine:
         images: Images,
         contents: Contents,
         upkeep: Upkeep,
+        volumes: Volumes,
         events: EventLog,
         default_log_driver: str,
         runtime: Crun,
@@ -55,6 +57,7 @@ class Engine:
         self.images = images
         self.contents = contents
         self.upkeep = upkeep
+        self.volumes = volumes
         self.events = events
         self.default_log_driver = default_log_driver
         self._store = store
@@ -81,19 +84,21 @@ class Engine:
             await launcher.ensure()
             events = EventLog()
             images = Images(store, events)
-            lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtime)
+            volumes = Volumes(store, events)
+            lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtime, volumes)
             log_driver = config.log_driver or _choose_log_driver(units)
             containers = Containers(
-                paths, store, images, lifecycle, events, log_driver=log_driver, runtime=Path(runtime.binary).name
-            )
+                paths, store, images, lifecycle, volumes, events, log_driver=log_driver,
+                runtime=Path(runtime.binary).name,
+            )  # fmt: skip
             images.users = containers.users_of
-            contents = Contents(paths, store, containers, images, units, events)
+            contents = Contents(paths, store, containers, images, volumes, units, events)
             upkeep = Upkeep(config.root, store, containers, images, contents, events)
             engine = cls(
-                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, events, log_driver,
-                runtime,
+                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, volumes, events,
+                log_driver, runtime,
             )  # fmt: skip
-            await Recovery(paths, store, units, containers, lifecycle).run()
+            await Recovery(paths, store, units, containers, lifecycle, volumes).run()
         except BaseException:
             await store.close()
             raise

@@ -3,7 +3,7 @@
 The start of a container, in the order in which a crash can undo it:
 
 1. "starting" is written to the database;
-2. the root filesystem is mounted, the monitor is forked, and forks the gate;
+2. the volumes and the root filesystem are mounted, the monitor is forked, and forks the gate;
 3. the gate's process is put into the container's scope, with the limits that do not hit the OCI runtime;
 4. the gate opens: the runtime creates the container, which is so born in the scope; then the other limits;
 5. the runtime starts it, and "running" is written.
@@ -29,6 +29,7 @@ from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.model import Container, Status, WaitResult
 from dockerd_py.engine.plan import Planner
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import AlreadyInState, Conflict, NotRunning, PydockerdError, RuntimeFailed, TimedOut
 from dockerd_py.monitor import spool
 from dockerd_py.monitor.spool import ExitRecord
@@ -57,6 +58,7 @@ class Lifecycle:
         forks: ForkServerLauncher,
         events: EventLog,
         runtime: crun.Crun,
+        volumes: Volumes,
     ) -> None:
         self._config = config
         self._paths = paths
@@ -65,6 +67,7 @@ class Lifecycle:
         self._forks = forks
         self._events = events
         self._runtime = runtime
+        self._volumes = volumes
         self._planner = Planner(paths, runtime)
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_exit: Callable[[Record], None] = lambda record: None
@@ -104,6 +107,7 @@ class Lifecycle:
             self._events.publish("container", "start", record.id, record.attributes())
 
     async def _start(self, record: Record) -> None:
+        await self._volumes.mount(record)
         monitor, root = await asyncio.gather(self._monitor(record), self._store.layers.mount_rw(record.id))
         gate = await monitor.request("gate")
         pid = int(gate["pid"])
@@ -260,6 +264,7 @@ class Lifecycle:
             await self._units.remove(record.scope)
             await self.forget_runtime_state(record.id)
             await self._store.layers.unmount_rw(record.id)
+            await self._volumes.unmount(record.id)
         except PydockerdError as error:
             log.error("%s: %s; recovery will try again at the next start", record.id, error)
         shutil.rmtree(self._paths.run_directory(record.id), ignore_errors=True)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dockerd_py.engine.mount_model import Bind, Mount, MountRequest
+
 
 @dataclass(frozen=True)
 class ContainerConfig:
@@ -40,19 +42,15 @@ class ContainerConfig:
 
 
 @dataclass(frozen=True)
-class Bind:
-    """One ``host:container[:ro|rw]``."""
-
-    source: str
-    target: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True)
 class HostConfig:
     """What belongs to one container on one host (Docker's ``HostConfig``).  0 means "no limit" throughout."""
 
     binds: tuple[Bind, ...] = ()
+    mounts: tuple[MountRequest, ...] = ()
+    volumes_from: tuple[str, ...] = ()  # "container[:ro|rw]"
+    volume_driver: str = ""  # of the volumes that this container's creation makes; "": local
+    tmpfs: dict[str, str] = field(default_factory=dict)  # from the target to its options: "size=64m,exec"
+    shm_size: int = 0  # bytes of /dev/shm; 0: 64 MiB
     memory: int = 0
     memory_swap: int = 0  # memory + swap; -1: as much swap as there is; 0: twice the memory
     cpu_shares: int = 0  # 2 to 262144
@@ -89,13 +87,6 @@ class State:
     @property
     def running(self) -> bool:
         return self.status in (Status.RUNNING, Status.PAUSED)
-
-
-@dataclass(frozen=True)
-class Mount:
-    source: str
-    target: str
-    read_only: bool
 
 
 @dataclass(frozen=True)
@@ -231,6 +222,7 @@ class Pruned:
 
     containers: tuple[str, ...] = ()
     images: tuple[ImageChange, ...] = ()
+    volumes: tuple[str, ...] = ()
     reclaimed: int = 0  # bytes
 
 
@@ -288,7 +280,7 @@ ProgressSink = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Event:
-    """``type`` container, image, daemon; ``action`` create, start, die, ... (Docker's names)."""
+    """``type`` container, image, volume, daemon; ``action`` create, start, die, ... (Docker's names)."""
 
     type: str
     action: str

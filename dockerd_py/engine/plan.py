@@ -8,8 +8,8 @@ import logging
 import os
 from pathlib import Path
 
+from dockerd_py.engine import mounts
 from dockerd_py.engine.record import Paths, Record
-from dockerd_py.errors import BadParameter
 from dockerd_py.runtime import capabilities, crun, files, seccomp, spec, users
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Planner:
     async def write_bundle(self, record: Record, root: Path) -> None:
         """Write config.json for a container whose root filesystem is mounted at ``root``.
 
-        Raises BadParameter for a user that the image does not know, or a bind whose source is missing.
+        Raises BadParameter for a user that the image does not know, or a bind that cannot be had.
         """
         await asyncio.to_thread(self._write, record, root)
 
@@ -42,6 +42,7 @@ class Planner:
             log.warning("%s", profile.warning)
         resolv_conf = files.resolv_conf(files.host_resolv_conf(), own_network=own_network)
         hosts = files.hosts() if own_network else _host_hosts()
+        binds, tmpfs, root_propagation = mounts.for_runtime(record.mounts, host.tmpfs, root, self._paths.root)
         settings = spec.SpecInput(
             id=record.id,
             root=os.fspath(root),
@@ -55,7 +56,10 @@ class Planner:
             hostname=hostname,
             domainname=config.domainname,
             network=spec.PRIVATE if own_network else spec.HOST,
-            binds=tuple(spec.Bind(_source(bind.source), bind.target, bind.read_only) for bind in host.binds),
+            binds=binds,
+            tmpfs=tmpfs,
+            shm_size=host.shm_size or spec.SHM_SIZE,
+            root_propagation=root_propagation,
             hostname_path=files.write(directory, "hostname", files.hostname(hostname)),
             hosts_path=files.write(directory, "hosts", hosts),
             resolv_conf_path=files.write(directory, "resolv.conf", resolv_conf),
@@ -66,15 +70,6 @@ class Planner:
         path = self._paths.run_directory(record.id) / "config.json"
         with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             json.dump(spec.build_spec(settings), file)
-
-
-def _source(path: str) -> str:
-    """A bind's source, made as a directory where it is missing, as Docker does for ``-v``."""
-    try:
-        os.makedirs(path, mode=0o755, exist_ok=True) if not os.path.lexists(path) else os.stat(path)
-    except OSError as error:
-        raise BadParameter(f"invalid mount config: the source path {path} cannot be used: {error.strerror}") from error
-    return path
 
 
 def _host_hosts() -> str:

@@ -12,11 +12,12 @@ import logging
 import shutil
 from typing import Any
 
-from dockerd_py.engine import forms, settings
+from dockerd_py.engine import forms, mounts, settings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Status
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import PydockerdError
 from dockerd_py.monitor import spool
 from dockerd_py.monitor.spool import ExitRecord
@@ -30,12 +31,21 @@ log = logging.getLogger(__name__)
 
 
 class Recovery:
-    def __init__(self, paths: Paths, store: Store, units: Units, containers: Containers, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        store: Store,
+        units: Units,
+        containers: Containers,
+        lifecycle: Lifecycle,
+        volumes: Volumes,
+    ) -> None:
         self._paths = paths
         self._store = store
         self._units = units
         self._containers = containers
         self._lifecycle = lifecycle
+        self._volumes = volumes
 
     async def run(self) -> None:
         for directory in (self._paths.spool, self._paths.containers, self._paths.run, self._paths.runtime_root):
@@ -52,9 +62,11 @@ class Recovery:
                 log.error("%s: %s", record.id, error)
             if record.host.auto_remove and not record.state.running and record.state.status is not Status.CREATED:
                 to_remove.append(record)
-        await self._sweep(await self._store.containers.ids_of_all_drivers())
+        of_all_drivers = await self._store.containers.ids_of_all_drivers()
+        await self._sweep(of_all_drivers)
+        await self._volumes.recover(self._containers.records(), of_all_drivers)
         for record in to_remove:
-            await self._containers.remove(record.id)
+            await self._containers.remove(record.id, volumes=True)
 
     async def _recover(self, record: Record, phase: str) -> None:
         monitor = monitors.connect(self._paths.monitor_socket(record.id))
@@ -152,7 +164,7 @@ class Recovery:
 
 
 def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:
-    config, host, more = forms.load_settings(row.settings)
+    config, host, mounted, more = forms.load_settings(row.settings)
     state, extra = forms.load_state(row.state)
     argv = settings.command_of(config)
     record = Record(
@@ -168,6 +180,7 @@ def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:
         path=argv[0],
         args=tuple(argv[1:]),
         runtime=more["runtime"],
+        mounts=mounts.of_binds(host.binds) if mounted is None else mounted,
         log_end=LogPosition(extra.get("epoch", ""), extra.get("ordinal", 0)),
     )
     return record, extra

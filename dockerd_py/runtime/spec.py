@@ -51,6 +51,16 @@ class Bind:
     source: str
     target: str
     read_only: bool = False
+    recursive: bool = True  # with what is mounted below the source
+    propagation: str = "rprivate"
+
+
+@dataclass(frozen=True)
+class Tmpfs:
+    """An empty file system in memory.  ``options``: mount(8)'s, of the file system and for the mount."""
+
+    target: str
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,9 @@ class SpecInput:
     domainname: str = ""
     network: str = PRIVATE
     binds: tuple[Bind, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    shm_size: int = SHM_SIZE
+    root_propagation: str = ""  # "shared" or "rslave" where a bind needs it
     hostname_path: str = ""  # "": the image's own file stays
     hosts_path: str = ""
     resolv_conf_path: str = ""
@@ -167,6 +180,8 @@ def _linux(settings: SpecInput) -> dict[str, Any]:
         "maskedPaths": list(settings.masked_paths),
         "readonlyPaths": list(settings.readonly_paths),
     }
+    if settings.root_propagation:
+        linux["rootfsPropagation"] = settings.root_propagation
     if settings.seccomp.section is not None:
         linux["seccomp"] = settings.seccomp.section
     return linux
@@ -180,25 +195,26 @@ def _annotations(settings: SpecInput) -> dict[str, str]:
 
 
 def _mounts(settings: SpecInput) -> list[dict[str, Any]]:
-    """Docker's default mounts, less those that a bind replaces, then the binds, parents before children."""
-    targets = {posixpath.normpath(bind.target) for bind in settings.binds}
+    """Docker's default mounts, less those that others replace, then these, parents before children."""
+    others: list[Bind | Tmpfs] = [*settings.binds, *settings.tmpfs]
+    targets = {posixpath.normpath(one.target) for one in others}
     files = (
         Bind(settings.resolv_conf_path, "/etc/resolv.conf"),
         Bind(settings.hostname_path, "/etc/hostname"),
         Bind(settings.hosts_path, "/etc/hosts"),
     )
-    binds = [*(one for one in files if one.source and one.target not in targets), *settings.binds]
+    given = [*(one for one in files if one.source and one.target not in targets), *others]
 
     def replaced(destination: str) -> bool:
         return destination in targets or ("/dev" in targets and destination.startswith("/dev/"))
 
     return [
-        *(mount for mount in _default_mounts() if not replaced(mount["destination"])),
-        *map(_bind, sorted(binds, key=lambda bind: posixpath.normpath(bind.target).count("/"))),
+        *(mount for mount in _default_mounts(settings.shm_size) if not replaced(mount["destination"])),
+        *map(_given, sorted(given, key=lambda one: posixpath.normpath(one.target).count("/"))),
     ]
 
 
-def _default_mounts() -> Iterable[dict[str, Any]]:
+def _default_mounts(shm_size: int) -> Iterable[dict[str, Any]]:
     quiet = ["nosuid", "noexec", "nodev"]
     return (
         _mount("/proc", "proc", "proc", quiet),
@@ -212,12 +228,15 @@ def _default_mounts() -> Iterable[dict[str, Any]]:
         _mount("/sys", "sysfs", "sysfs", [*quiet, "ro"]),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", ["ro", *quiet]),
         _mount("/dev/mqueue", "mqueue", "mqueue", quiet),
-        _mount("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", f"size={SHM_SIZE}"]),
+        _mount("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", f"size={shm_size}"]),
     )
 
 
-def _bind(bind: Bind) -> dict[str, Any]:
-    return _mount(bind.target, "bind", bind.source, ["rbind", "rprivate", *(["ro"] if bind.read_only else [])])
+def _given(one: Bind | Tmpfs) -> dict[str, Any]:
+    if isinstance(one, Tmpfs):
+        return _mount(one.target, "tmpfs", "tmpfs", list(one.options))
+    kind = "rbind" if one.recursive else "bind"
+    return _mount(one.target, "bind", one.source, [kind, one.propagation, *(["ro"] if one.read_only else [])])
 
 
 def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
