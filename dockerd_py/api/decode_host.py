@@ -11,6 +11,7 @@ from dockerd_py.api.fields import Fields
 from dockerd_py.api.mounts import parse_bind, parse_mount, parse_volumes_from
 from dockerd_py.api.specs import check_port_bindings
 from dockerd_py.engine.model import HostConfig
+from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE
 from dockerd_py.errors import NotSupported
 
 NETWORK_MODES = ("default", "bridge", "none", "host")
@@ -37,7 +38,7 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
         volumes_from=parse_volumes_from(fields, limits),
         volume_driver=fields.text("VolumeDriver") or limits.text("VolumeDriver"),
         tmpfs=fields.text_map("Tmpfs"),
-        shm_size=fields.number("ShmSize"),
+        shm_size=fields.number("ShmSize") or DEFAULT_SHM_SIZE,
         memory=_limit(fields, limits, "Memory"),
         memory_swap=_limit(fields, limits, "MemorySwap"),
         cpu_shares=_limit(fields, limits, "CpuShares"),

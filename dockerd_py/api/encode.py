@@ -28,7 +28,6 @@ from dockerd_py.engine.model import (
 from dockerd_py.engine.mount_model import Volume
 
 UNNAMED = "<none>:<none>"
-DEFAULT_SHM_SIZE = 64 << 20
 
 
 def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
@@ -276,7 +275,7 @@ def _host_config(container: Container) -> JsonObject:
         "Runtime": container.runtime,
         "VolumeDriver": host.volume_driver,
         "VolumesFrom": list(host.volumes_from) or None,
-        "ShmSize": host.shm_size or DEFAULT_SHM_SIZE,
+        "ShmSize": host.shm_size,
         **({"Mounts": [mounts.request(one) for one in host.mounts]} if host.mounts else {}),
         **({"Tmpfs": host.tmpfs} if host.tmpfs else {}),
         **_HOST_DEFAULTS,

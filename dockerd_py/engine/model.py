@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dockerd_py.engine.mount_model import Bind, Mount, MountRequest
+from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE, Bind, Mount, MountRequest
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class HostConfig:
     volumes_from: tuple[str, ...] = ()  # "container[:ro|rw]"
     volume_driver: str = ""  # of the volumes that this container's creation makes; "": local
     tmpfs: dict[str, str] = field(default_factory=dict)  # from the target to its options: "size=64m,exec"
-    shm_size: int = 0  # bytes of /dev/shm; 0: 64 MiB
+    shm_size: int = DEFAULT_SHM_SIZE  # bytes of /dev/shm
     memory: int = 0
     memory_swap: int = 0  # memory + swap; -1: as much swap as there is; 0: twice the memory
     cpu_shares: int = 0  # 2 to 262144

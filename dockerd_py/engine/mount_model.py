@@ -8,6 +8,8 @@ BIND, VOLUME, TMPFS = "bind", "volume", "tmpfs"
 
 LOCAL_DRIVER = "local"
 
+DEFAULT_SHM_SIZE = 64 << 20
+
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 """The label of a volume that was made without a name, as Docker sets it."""
 

@@ -58,7 +58,7 @@ class Planner:
             network=spec.PRIVATE if own_network else spec.HOST,
             binds=binds,
             tmpfs=tmpfs,
-            shm_size=host.shm_size or spec.SHM_SIZE,
+            shm_size=host.shm_size,
             root_propagation=root_propagation,
             hostname_path=files.write(directory, "hostname", files.hostname(hostname)),
             hosts_path=files.write(directory, "hosts", hosts),

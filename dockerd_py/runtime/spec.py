@@ -235,8 +235,9 @@ def _default_mounts(shm_size: int) -> Iterable[dict[str, Any]]:
 def _given(one: Bind | Tmpfs) -> dict[str, Any]:
     if isinstance(one, Tmpfs):
         return _mount(one.target, "tmpfs", "tmpfs", list(one.options))
-    kind = "rbind" if one.recursive else "bind"
-    return _mount(one.target, "bind", one.source, [kind, one.propagation, *(["ro"] if one.read_only else [])])
+    # Alone it has nothing below that could propagate, and crun would take the "r" for the bind's own.
+    kind, propagation = ("rbind", one.propagation) if one.recursive else ("bind", one.propagation.lstrip("r"))
+    return _mount(one.target, "bind", one.source, [kind, propagation, *(["ro"] if one.read_only else [])])
 
 
 def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
