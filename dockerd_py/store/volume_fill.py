@@ -32,7 +32,7 @@ async def fill(
                 return
         in_place = fresh and not in_mount
         beside = "" if in_place else copyup.beside(directory, data, mounted=in_mount)
-        arguments = {"root": str(root), "path": path, "data": str(data), "beside": beside}
+        arguments = {"root": str(root), "path": path, "data": str(data), "beside": beside, "daemon": os.getpid()}
         await answer("copyup", arguments)
 
 

@@ -507,7 +507,7 @@ def test_a_volume_with_a_device_is_mounted_while_somebody_uses_it(daemon: Daemon
     assert daemon.post("/volumes/create", {"Name": "mem", "DriverOpts": options}).json["Options"] == options
     one = daemon.run_detached("sleep", "100", host={"Binds": ["mem:/x"]})
     two = daemon.run_detached("sh", "-c", "echo hello >/x/file; sleep 100", host={"Binds": ["mem:/x"]})
-    until(lambda: (data(daemon, "mem") / "file").exists())
+    until((data(daemon, "mem") / "file").exists)
     daemon.delete(f"/containers/{two}?force=1")
     assert held(daemon) == ["mem"]
     assert sh(daemon, "cat /x/file; df -k /x | tail -1 | awk '{print $2}'", Binds=["mem:/x"]) == "hello\n2048\n"

@@ -15,13 +15,14 @@ import ctypes
 import errno
 import os
 import shutil
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dockerd_py.confined import open_in_root
-from dockerd_py.errors import BadParameter
+from dockerd_py.errors import BadParameter, StoreError
 from dockerd_py.store.archive.program import begin, run
 
 COPYING, COPIED = "_copying", "_copied"
@@ -35,6 +36,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 24
 _NO_REPLACE = 1  # renameat2(2)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _UNABLE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -42,9 +44,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def main(arguments: dict[str, Any]) -> None:
     """``root`` and ``path`` (in it) of what is copied, ``data``: the volume; ``beside``: what the names of the
-    directories in which the copy waits begin with, or "" to copy into the volume itself."""
+    directories in which the copy waits begin with, or "" to copy into the volume itself.  ``daemon``: the process
+    with which this one ends, so that recovery finds nobody at work."""
 
     def work() -> None:
+        if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0 or os.getppid() != arguments["daemon"]:
+            raise StoreError("the daemon ended")
         os.umask(0)
         root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         source = open_in_root(root, arguments["path"], os.O_RDONLY | os.O_DIRECTORY)
