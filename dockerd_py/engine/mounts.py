@@ -93,7 +93,7 @@ def plan(
         taken.add(mount.target)
         found[mount.target] = mount
     for path in config.volumes:
-        target = check_target(path, "volume")
+        target = check_target("/" + path, VOLUME)
         if target not in found and target not in taken:
             check_driver(target, host.volume_driver)
             found[target] = Mount(VOLUME, "", target, name=ids.new_id(), driver=LOCAL_DRIVER, anonymous=True, copy=True)

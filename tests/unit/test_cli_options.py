@@ -57,7 +57,7 @@ def field(made: Settings, path: str) -> Any:
          "HostConfig.Mounts",
          [{"Type": "bind", "Source": "/a", "Target": "/b",
            "BindOptions": {"Propagation": "rslave", "NonRecursive": True}}]),
-        (["--mount", 'target=/b,volume-nocopy,volume-label=a=b,volume-driver=local,"volume-opt=o=size=1m,mode=700"', "bb"],
+        (["--mount", 'dst=/b,volume-nocopy,volume-label=a=b,volume-driver=local,"volume-opt=o=size=1m,mode=700"', "bb"],
          "HostConfig.Mounts",
          [{"Type": "volume", "Target": "/b", "VolumeOptions": {
              "NoCopy": True, "Labels": {"a": "b"},
