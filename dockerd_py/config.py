@@ -36,13 +36,13 @@ FLAGS = (
     Flag(("-p", "--pidfile"), default=DEFAULT_PIDFILE, help="File that holds the daemon's pid; '' for none"),
     Flag(("-s", "--storage-driver"), help="overlay, btrfs, aufs or vfs; by default the last one used, else the best"),
     Flag(("--log-driver",), help="journald, json-file or none; by default journald where systemd runs"),
+    Flag(("-r", "--restart"), "bool", help="Start again what ran when the host went down; see pydockerd(8)"),
     Flag(("--start-timeout",), "int", DEFAULT_START_TIMEOUT, help="Seconds that the start of a container may take"),
     Flag(("--runtime",), default=DEFAULT_RUNTIME, help="The OCI runtime: a name on the PATH or an absolute path"),
     Flag(("--config",), default=str(DEFAULT_CONFIG_FILE), help="File with the same settings, as YAML"),
 )
 
 NOT_YET = (
-    Flag(("-r", "--restart"), "bool"),
     Flag(("-b", "--bridge")),
     Flag(("--bip",)),
     Flag(("--dns",), "list"),
@@ -74,6 +74,7 @@ class Config:
     pidfile: Path | None = Path(DEFAULT_PIDFILE)
     storage_driver: str = ""
     log_driver: str = ""
+    restart: bool | None = None  # None: for containers of clients that know no restart policies
     start_timeout: int = DEFAULT_START_TIMEOUT  # seconds
     runtime: str = DEFAULT_RUNTIME
     debug: bool = False
@@ -129,6 +130,7 @@ def load(parsed: flags.Parsed) -> Config:
         pidfile=Path(os.path.abspath(str(pidfile))) if pidfile else None,
         storage_driver=str(values["storage-driver"]),
         log_driver=log_driver,
+        restart=bool(values["restart"]) if parsed.has("restart") or "restart" in settings else None,
         start_timeout=timeout,
         runtime=str(values["runtime"]),
         debug=bool(values["debug"]),

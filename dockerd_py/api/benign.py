@@ -36,10 +36,6 @@ def one_of(*values: Any) -> Benign:
     return benign
 
 
-def no_restart(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("Name") in ("", "no", None)
-
-
 def no_healthcheck(value: Any) -> bool:
     return isinstance(value, dict) and value.get("Test") in ([], None, ["NONE"])
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from dockerd_py.api import encode, eras
 from dockerd_py.api.call import Call, dump
 from dockerd_py.api.decode import decode_create
-from dockerd_py.api.decode_host import decode_host
+from dockerd_py.api.decode_host import decode_host, decode_update
 from dockerd_py.api.fields import Fields
 from dockerd_py.api.filters import container_filter
 from dockerd_py.api.routing import Route
@@ -48,8 +48,9 @@ async def create(call: Call) -> web.StreamResponse:
     wanted = decode_create(body)
     if platform := call.text("platform"):
         await _check_platform(call, platform)
+    host = eras.settle_restart_policy(call.version, wanted.host)
     created = await call.engine.containers.create(
-        wanted.config, wanted.host, call.text("name"), min_memory=eras.minimum_memory(call.version)
+        wanted.config, host, call.text("name"), min_memory=eras.minimum_memory(call.version)
     )
     return call.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
 
@@ -92,9 +93,29 @@ async def restart(call: Call) -> web.StreamResponse:
     return call.empty()
 
 
+async def pause(call: Call) -> web.StreamResponse:
+    await call.engine.containers.pause(call.name)
+    return call.empty()
+
+
+async def unpause(call: Call) -> web.StreamResponse:
+    await call.engine.containers.unpause(call.name)
+    return call.empty()
+
+
+async def rename(call: Call) -> web.StreamResponse:
+    await call.engine.containers.rename(call.name, call.text("name"))
+    return call.empty()
+
+
 async def kill(call: Call) -> web.StreamResponse:
     await call.engine.containers.kill(call.name, call.text("signal") or "SIGKILL")
     return call.empty()
+
+
+async def update(call: Call) -> web.StreamResponse:
+    await call.engine.containers.update(call.name, decode_update(await call.json_body()))
+    return call.json({"Warnings": []})
 
 
 async def wait(call: Call) -> web.StreamResponse:
@@ -187,6 +208,10 @@ ROUTES = (
     Route("POST", "/containers/{}/stop", stop),
     Route("POST", "/containers/{}/restart", restart),
     Route("POST", "/containers/{}/kill", kill),
+    Route("POST", "/containers/{}/pause", pause),
+    Route("POST", "/containers/{}/unpause", unpause),
+    Route("POST", "/containers/{}/rename", rename),
+    Route("POST", "/containers/{}/update", update),
     Route("POST", "/containers/{}/wait", wait),
     Route("POST", "/containers/{}/resize", resize),
     Route("DELETE", "/containers/{}", remove),

@@ -96,7 +96,6 @@ def _check_networking(fields: Fields) -> None:
 # Settings of Docker's that have no effect here, each with what counts as "not asked for".
 _CONFIG_BENIGN: dict[str, Benign] = {
     "ArgsEscaped": empty,  # Windows
-    "Cpuset": empty,
     "Dns": empty,
     "Healthcheck": no_healthcheck,
     "MacAddress": empty,

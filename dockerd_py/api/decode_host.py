@@ -6,11 +6,11 @@ here is refused by name (NotSupported), never ignored.  Keys that Docker does no
 
 from __future__ import annotations
 
-from dockerd_py.api.benign import Benign, anything, empty, no_restart, one_of, refuse_others
-from dockerd_py.api.fields import Fields
+from dockerd_py.api.benign import Benign, anything, empty, one_of, refuse_others, says_nothing
+from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.api.mounts import parse_bind, parse_mount, parse_volumes_from
 from dockerd_py.api.specs import check_port_bindings
-from dockerd_py.engine.model import HostConfig
+from dockerd_py.engine.model import DeviceRate, HostConfig, RestartPolicy
 from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE
 from dockerd_py.errors import NotSupported
 
@@ -43,11 +43,22 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
         memory_swap=_limit(fields, limits, "MemorySwap"),
         cpu_shares=_limit(fields, limits, "CpuShares"),
         nano_cpus=fields.number("NanoCpus"),
-        cpu_quota=max(0, fields.number("CpuQuota")),  # -1 lifts a limit, which a new container has none of
+        cpu_quota=fields.number("CpuQuota"),
         cpu_period=fields.number("CpuPeriod"),
-        pids_limit=max(0, fields.number("PidsLimit")),  # likewise
+        pids_limit=fields.number("PidsLimit"),
+        memory_reservation=fields.number("MemoryReservation"),
+        memory_swappiness=_swappiness(fields),
+        cpuset_cpus=fields.text("CpusetCpus") or limits.text("Cpuset"),
+        cpuset_mems=fields.text("CpusetMems"),
+        blkio_weight=fields.number("BlkioWeight"),
+        blkio_weight_devices=_rates(fields, "BlkioWeightDevice", "Weight"),
+        blkio_read_bps=_rates(fields, "BlkioDeviceReadBps"),
+        blkio_write_bps=_rates(fields, "BlkioDeviceWriteBps"),
+        blkio_read_iops=_rates(fields, "BlkioDeviceReadIOps"),
+        blkio_write_iops=_rates(fields, "BlkioDeviceWriteIOps"),
         network_mode=network_mode,
         auto_remove=fields.flag("AutoRemove"),
+        restart=_restart(fields.object("RestartPolicy")),
         log_driver=log_fields.text("Type"),
         log_options=log_fields.text_map("Config"),
         container_id_file=fields.text("ContainerIDFile"),
@@ -59,15 +70,33 @@ def _limit(fields: Fields, flat: Fields, key: str) -> int:
     return value if value else flat.number(key)
 
 
+def decode_update(body: JsonObject) -> HostConfig:
+    """The change in the body of POST /containers/{id}/update.  BadParameter, NotSupported."""
+    fields = Fields(body)
+    known = {name.casefold() for name in _UPDATE}
+    for key in fields.names():
+        if key.casefold() not in known and not says_nothing(fields.raw(key)):
+            raise NotSupported(f"{key} cannot be updated")
+    given = {key: value for key, value in body.items() if key.casefold() in known}
+    return decode_host(Fields(given))
+
+
+def _restart(fields: Fields) -> RestartPolicy:
+    return RestartPolicy(fields.text("Name"), fields.number("MaximumRetryCount"))
+
+
+def _swappiness(fields: Fields) -> int | None:
+    value = fields.optional_number("MemorySwappiness")
+    return None if value == -1 else value
+
+
+def _rates(fields: Fields, key: str, value: str = "Rate") -> tuple[DeviceRate, ...]:
+    return tuple(DeviceRate(one.text("Path"), one.number(value)) for one in fields.objects(key))
+
+
 # Settings that have no effect here, each with what counts as "not asked for".
 _HOST_BENIGN: dict[str, Benign] = {
     "Annotations": empty,
-    "BlkioDeviceReadBps": empty,
-    "BlkioDeviceReadIOps": empty,
-    "BlkioDeviceWriteBps": empty,
-    "BlkioDeviceWriteIOps": empty,
-    "BlkioWeight": empty,
-    "BlkioWeightDevice": empty,
     "CapAdd": empty,
     "CapDrop": empty,
     "Capabilities": empty,
@@ -79,8 +108,6 @@ _HOST_BENIGN: dict[str, Benign] = {
     "CpuPercent": empty,
     "CpuRealtimePeriod": empty,
     "CpuRealtimeRuntime": empty,
-    "CpusetCpus": empty,
-    "CpusetMems": empty,
     "DeviceCgroupRules": empty,
     "DeviceRequests": empty,
     "Devices": empty,
@@ -99,15 +126,12 @@ _HOST_BENIGN: dict[str, Benign] = {
     "Links": empty,
     "LxcConf": empty,
     "MaskedPaths": lambda value: value is None,  # an empty list would lift the masks
-    "MemoryReservation": empty,
-    "MemorySwappiness": one_of(-1),
     "OomKillDisable": empty,
     "OomScoreAdj": empty,
     "PidMode": empty,
     "Privileged": empty,
     "ReadonlyPaths": lambda value: value is None,
     "ReadonlyRootfs": empty,
-    "RestartPolicy": no_restart,
     "Runtime": one_of("", "crun"),
     "SecurityOpt": empty,
     "StorageOpt": empty,
@@ -116,3 +140,10 @@ _HOST_BENIGN: dict[str, Benign] = {
     "Ulimits": empty,
     "UsernsMode": empty,
 }
+
+_UPDATE = frozenset((
+    "BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems", "NanoCpus", "Memory",
+    "MemorySwap", "MemoryReservation", "PidsLimit", "RestartPolicy",
+))  # fmt: skip
+"""What `update` can change; anything else must say nothing."""

@@ -17,6 +17,7 @@ from dockerd_py.api.times import SECOND, duration, rfc3339
 from dockerd_py.engine.model import (
     Container,
     ContainerConfig,
+    DeviceRate,
     Event,
     HistoryEntry,
     HostConfig,
@@ -44,7 +45,7 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "HostsPath": container.hosts_path,
         "LogPath": container.log_path,
         "Name": "/" + container.name,
-        "RestartCount": 0,
+        "RestartCount": state.restarts,
         "Driver": container.driver,
         "Platform": "linux",
         "MountLabel": "",
@@ -106,6 +107,8 @@ def status_text(state: State, version: ApiVersion) -> str:
     if state.running:
         up = f"Up {duration(time.time_ns() - state.started_at)}"
         return f"{up} (Paused)" if state.status is Status.PAUSED else up
+    if state.status is Status.RESTARTING:
+        return f"Restarting ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
     if state.status is Status.EXITED:
         return eras.exit_status(version, state.exit_code, duration(time.time_ns() - state.finished_at))
     return {Status.REMOVING: "Removal In Progress", Status.DEAD: "Dead"}.get(state.status, "Created")
@@ -242,9 +245,9 @@ def _command_line(container: Container, version: ApiVersion) -> str:
 def _state(state: State) -> JsonObject:
     return {
         "Status": state.status.value,
-        "Running": state.running,
+        "Running": state.active,
         "Paused": state.status is Status.PAUSED,
-        "Restarting": False,
+        "Restarting": state.status is Status.RESTARTING,
         "OOMKilled": state.oom_killed,
         "Dead": state.status is Status.DEAD,
         "Pid": state.pid,
@@ -263,7 +266,7 @@ def _host_config(container: Container) -> JsonObject:
         "LogConfig": {"Type": container.log_driver, "Config": host.log_options},
         "NetworkMode": host.network_mode,
         "PortBindings": {},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "RestartPolicy": {"Name": host.restart.name, "MaximumRetryCount": host.restart.maximum_retries},
         "AutoRemove": host.auto_remove,
         "Memory": host.memory,
         "MemorySwap": host.memory_swap,
@@ -272,6 +275,16 @@ def _host_config(container: Container) -> JsonObject:
         "CpuPeriod": host.cpu_period,
         "CpuQuota": host.cpu_quota,
         "PidsLimit": host.pids_limit or None,
+        "MemoryReservation": host.memory_reservation,
+        "MemorySwappiness": host.memory_swappiness,
+        "CpusetCpus": host.cpuset_cpus,
+        "CpusetMems": host.cpuset_mems,
+        "BlkioWeight": host.blkio_weight,
+        "BlkioWeightDevice": _rates(host.blkio_weight_devices, "Weight") or [],
+        "BlkioDeviceReadBps": _rates(host.blkio_read_bps),
+        "BlkioDeviceWriteBps": _rates(host.blkio_write_bps),
+        "BlkioDeviceReadIOps": _rates(host.blkio_read_iops),
+        "BlkioDeviceWriteIOps": _rates(host.blkio_write_iops),
         "Runtime": container.runtime,
         "VolumeDriver": host.volume_driver,
         "VolumesFrom": list(host.volumes_from) or None,
@@ -280,6 +293,10 @@ def _host_config(container: Container) -> JsonObject:
         **({"Tmpfs": host.tmpfs} if host.tmpfs else {}),
         **_HOST_DEFAULTS,
     }
+
+
+def _rates(rates: tuple[DeviceRate, ...], value: str = "Rate") -> list[JsonObject] | None:
+    return [{"Path": one.path, value: one.rate} for one in rates] or None
 
 
 # What the engine has no setting for yet, as Docker shows it when it is not set.
@@ -306,23 +323,13 @@ _HOST_DEFAULTS: dict[str, Any] = {
     "UsernsMode": "",
     "Isolation": "",
     "CgroupParent": "",
-    "BlkioWeight": 0,
-    "BlkioWeightDevice": [],
-    "BlkioDeviceReadBps": None,
-    "BlkioDeviceWriteBps": None,
-    "BlkioDeviceReadIOps": None,
-    "BlkioDeviceWriteIOps": None,
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
-    "CpusetCpus": "",
-    "CpusetMems": "",
     "Devices": [],
     "DeviceCgroupRules": None,
     "DeviceRequests": None,
     "KernelMemory": 0,
     "KernelMemoryTCP": 0,
-    "MemoryReservation": 0,
-    "MemorySwappiness": None,
     "OomKillDisable": False,
     "Ulimits": None,
     "CpuCount": 0,

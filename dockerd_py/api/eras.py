@@ -6,8 +6,11 @@ reference, and for 1.0 to 1.10 the reference of that time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dockerd_py.api.call import dump
 from dockerd_py.api.routing import ApiVersion
+from dockerd_py.engine.model import HostConfig
 
 FIRST_YEAR = (1, 10)
 """The last version of the first year; what follows up to 1.23 is answered as its nearest neighbour."""
@@ -78,6 +81,13 @@ def has_volumes(version: ApiVersion) -> bool:
 def prunes_anonymous_volumes_only(version: ApiVersion) -> bool:
     """Whether cleaning up volumes spares those with names unless it is told otherwise (``all``)."""
     return version >= (1, 42)
+
+
+def settle_restart_policy(version: ApiVersion, host: HostConfig) -> HostConfig:
+    """Clients have a word in what is started again since 1.15: saying nothing means no."""
+    if version < (1, 15) or host.restart.name:
+        return host
+    return replace(host, restart=replace(host.restart, name="no"))
 
 
 def exit_status(version: ApiVersion, code: int, ago: str) -> str:

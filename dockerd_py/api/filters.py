@@ -54,7 +54,7 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
     """Whether a container passes ``text``, and whether the filters ask for containers in any state."""
     filters = parse_filters(text, _CONTAINER, _CONTAINER_LATER)
     for status in filters.get("status", ()):
-        if status not in {"restarting"} | {known.value for known in Status}:
+        if status not in {known.value for known in Status}:
             raise BadParameter(f"invalid filter 'status={status}'")
     exited = [_integer("exited", code) for code in filters.get("exited", ())]
     names = [_expression("name", name) for name in filters.get("name", ())]

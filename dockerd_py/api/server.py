@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from dockerd_py.api import archives, containers, contents, images, streams, system, upkeep, volumes
+from dockerd_py.api import archives, containers, contents, images, stats, streams, system, upkeep, volumes
 from dockerd_py.api.call import COMMON_HEADERS, Call
 from dockerd_py.api.eras import error_body
 from dockerd_py.api.hijack import ClientGone, Front, NoAnswer
@@ -54,7 +54,7 @@ class ApiServer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        parts = (system, containers, contents, upkeep, images, volumes, archives, streams)
+        parts = (system, containers, contents, upkeep, images, volumes, archives, streams, stats)
         self._routes = Routes(tuple(route for part in parts for route in part.ROUTES))
         self._fronts: dict[asyncio.BaseTransport, Front] = {}
         self._servers: list[asyncio.AbstractServer] = []

@@ -14,6 +14,7 @@ from dockerd_py.flags import Flag, Parsed, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _STREAMS = ("stdin", "stdout", "stderr")
@@ -58,16 +59,63 @@ def _pair(text: str) -> None:
         raise ValueError("it must be KEY=value")
 
 
+def _restart(text: str) -> None:
+    parse_restart(text)
+
+
+def _numbers(text: str) -> None:
+    if not all(part.strip().replace("-", "", 1).isdecimal() for part in text.split(",")):
+        raise ValueError("it must be numbers and ranges, such as 0-2,5")
+
+
+def _device_weight(text: str) -> None:
+    _device(text, int)
+
+
+def _device_size(text: str) -> None:
+    _device(text, parse_size)
+
+
+def _device_number(text: str) -> None:
+    _device(text, int)
+
+
 def _memory_swap(text: str) -> None:
     if text != "-1":
         parse_size(text)
 
 
-FLAGS = (
-    Flag(("-a", "--attach"), "list", help="Attach to this stream", choices=_STREAMS, metavar="stdin|stdout|stderr"),
-    Flag("--cidfile", help="Write the container's id to this file, which must not exist", metavar="FILE"),
+LIMIT_FLAGS = (
+    Flag("--blkio-weight", "int", 0, "Weight of its share of the disks, 10 to 1000"),
+    Flag("--cpu-period", "int", 0, "Over which time --cpu-quota is counted", metavar="MICROSECONDS"),
+    Flag("--cpu-quota", "int", 0, "Processor time that it may use a period", metavar="MICROSECONDS"),
     Flag(("-c", "--cpu-shares"), "int", 0, "Weight of its share of the processors, 2 to 262144"),
     Flag("--cpus", "float", 0.0, "How many processors it may use, such as 1.5"),
+    Flag("--cpuset-cpus", help="Which processors it may use", check=_numbers, metavar="0-2,5"),
+    Flag("--cpuset-mems", help="Which memory nodes it may use", check=_numbers, metavar="0-2,5"),
+    Flag(("-m", "--memory"), "size", 0, "Memory limit", metavar="BYTES[b|k|m|g]"),
+    Flag("--memory-reservation", "size", 0, "Memory that is left to it when it is short", metavar="BYTES[b|k|m|g]"),
+    Flag("--memory-swap", help="Limit of both; -1: all the swap", check=_memory_swap, metavar="BYTES[b|k|m|g]"),
+    Flag("--pids-limit", "int", 0, "How many processes it may have; -1: any number"),
+)  # fmt: skip
+RESTART_FLAG = Flag(
+    "--restart", "string", "no", "When it is started again after its end", check=_restart, metavar="POLICY"
+)  # fmt: skip
+DEVICE_FLAGS = (
+    Flag("--blkio-weight-device", "list", help="Weight for one disk", check=_device_weight, metavar="DEVICE:WEIGHT"),
+    Flag("--device-read-bps", "list", help="Bytes a second read of a disk", check=_device_size, metavar="DEVICE:BYTES"),
+    Flag("--device-read-iops", "list", help="Reads a second", check=_device_number, metavar="DEVICE:NUMBER"),
+    Flag("--device-write-bps", "list", help="Bytes a second written", check=_device_size, metavar="DEVICE:BYTES"),
+    Flag("--device-write-iops", "list", help="Writes a second", check=_device_number, metavar="DEVICE:NUMBER"),
+    Flag("--memory-swappiness", "int", -1, "How readily its memory is swapped, 0 to 100; -1: as the host's"),
+)  # fmt: skip
+
+FLAGS = (
+    *LIMIT_FLAGS,
+    *DEVICE_FLAGS,
+    RESTART_FLAG,
+    Flag(("-a", "--attach"), "list", help="Attach to this stream", choices=_STREAMS, metavar="stdin|stdout|stderr"),
+    Flag("--cidfile", help="Write the container's id to this file, which must not exist", metavar="FILE"),
     Flag(("-e", "--env"), "list", help="Set a variable (NAME: as it is here)", check=_variable, metavar="NAME[=value]"),
     Flag("--entrypoint", help="What the command is given to as arguments, in place of the image's", metavar="COMMAND"),
     Flag("--env-file", "list", help="Set the variables in this file, one a line", metavar="FILE"),
@@ -77,13 +125,10 @@ FLAGS = (
     Flag(("-l", "--label"), "list", help="Set a label", check=_pair, metavar="KEY=value"),
     Flag("--log-driver", help="Where its output goes: journald or json-file", metavar="DRIVER"),
     Flag("--log-opt", "list", help="Set an option of the log driver", check=_pair, metavar="KEY=value"),
-    Flag(("-m", "--memory"), "size", 0, "Memory limit", metavar="BYTES[b|k|m|g]"),
-    Flag("--memory-swap", help="Limit of both; -1: all the swap", check=_memory_swap, metavar="BYTES[b|k|m|g]"),
     Flag("--mount", "list", help="Mount something", check=_mount, metavar="type=TYPE,source=...,target=DIRECTORY"),
     Flag("--name", help="Its name", metavar="NAME"),
     Flag(("--net", "--network"), "string", "default", "Network: none, host, bridge or default"),
     Flag(("-n", "--networking"), "bool", True, "With a network; false is --network=none"),
-    Flag("--pids-limit", "int", 0, "How many processes it may have"),
     Flag(("-p", "--publish"), "list", help="Publish a port", check=_publish, metavar="[[ADDRESS:]PORT:]PORT[/udp]"),
     Flag(("-P", "--publish-all"), "bool", help="Publish all ports that it exposes"),
     Flag("--rm", "bool", help="Remove it when it ends"),
@@ -155,13 +200,11 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
     hostname, _, domain = given.string("hostname").partition(".")
     host: dict[str, Any] = {
         "Binds": binds,
-        "Memory": given.integer("memory"),
-        "MemorySwap": _swap(given.string("memory-swap")),
-        "CpuShares": given.integer("cpu-shares"),
-        "NanoCpus": _nano_cpus(given.number("cpus")),
-        "PidsLimit": given.integer("pids-limit") or None,
+        **limits(given),
+        **_devices(given),
         "NetworkMode": _network(given),
         "AutoRemove": given.boolean("rm"),
+        "RestartPolicy": parse_restart(given.string("restart")),
         "ContainerIDFile": given.string("cidfile"),
         "PortBindings": bindings,
         "PublishAllPorts": given.boolean("publish-all"),
@@ -196,6 +239,67 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
     if given.has("stop-timeout"):
         body["StopTimeout"] = given.integer("stop-timeout")
     return Settings(body, given.string("name"), attach)
+
+
+def limits(given: Parsed) -> dict[str, Any]:
+    """The limits that a command line names, as both create and update take them."""
+    found: dict[str, Any] = {
+        "BlkioWeight": given.integer("blkio-weight"),
+        "CpuPeriod": given.integer("cpu-period"),
+        "CpuQuota": given.integer("cpu-quota"),
+        "CpuShares": given.integer("cpu-shares"),
+        "NanoCpus": _nano_cpus(given.number("cpus")),
+        "CpusetCpus": given.string("cpuset-cpus"),
+        "CpusetMems": given.string("cpuset-mems"),
+        "Memory": given.integer("memory"),
+        "MemoryReservation": given.integer("memory-reservation"),
+        "MemorySwap": _swap(given.string("memory-swap")),
+        "PidsLimit": given.integer("pids-limit"),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _devices(given: Parsed) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "BlkioWeightDevice": [
+            {"Path": path, "Weight": weight} for path, weight in _device_values(given, "blkio-weight-device", int)
+        ]
+    }
+    for key, flag, parse in (
+        ("BlkioDeviceReadBps", "device-read-bps", parse_size),
+        ("BlkioDeviceReadIOps", "device-read-iops", int),
+        ("BlkioDeviceWriteBps", "device-write-bps", parse_size),
+        ("BlkioDeviceWriteIOps", "device-write-iops", int),
+    ):
+        found[key] = [{"Path": path, "Rate": rate} for path, rate in _device_values(given, flag, parse)]
+    if given.has("memory-swappiness"):
+        found["MemorySwappiness"] = given.integer("memory-swappiness")
+    return {key: value for key, value in found.items() if value not in ([], None)}
+
+
+def _device_values(given: Parsed, flag: str, parse: Callable[[str], int]) -> list[tuple[str, int]]:
+    return [_device(text, parse) for text in given.strings(flag)]
+
+
+def _device(text: str, parse: Callable[[str], int]) -> tuple[str, int]:
+    path, colon, value = text.rpartition(":")
+    if not colon or not path.startswith("/dev/"):
+        raise ValueError("it must be /dev/NAME:VALUE")
+    try:
+        return path, parse(value)
+    except ValueError:
+        raise ValueError(f'"{value}" is no number') from None
+
+
+def parse_restart(text: str) -> dict[str, Any]:
+    """``no``, ``always``, ``unless-stopped`` or ``on-failure[:times]`` as the API's RestartPolicy.  Raises ValueError.
+
+    Whether there is a policy of that name is the daemon's to say.
+    """
+    name, colon, times = text.partition(":")
+    if colon and not (times.isascii() and times.isdigit()):
+        raise ValueError("behind the colon must be a number of times")
+    return {"Name": name, "MaximumRetryCount": int(times or 0)}
 
 
 def parse_publish(text: str) -> tuple[str, str, str]:

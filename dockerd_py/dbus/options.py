@@ -8,7 +8,7 @@ from typing import Any
 
 from dbus_next.signature import Variant
 
-from dockerd_py.engine.model import ContainerConfig, HostConfig, LogOptions
+from dockerd_py.engine.model import ContainerConfig, HostConfig, LogOptions, RestartPolicy
 from dockerd_py.engine.mount_model import Bind
 from dockerd_py.errors import BadParameter
 
@@ -35,6 +35,7 @@ CREATE = {
     "Cpus": "d",
     "NetworkMode": "s",
     "AutoRemove": "b",
+    "RestartPolicy": "(su)",
     "LogDriver": "s",
     "LogOptions": "a{ss}",
 }
@@ -88,6 +89,7 @@ def container_settings(
         pids_limit=options.get("PidsLimit", 0),
         network_mode=options.get("NetworkMode", "default"),
         auto_remove=options.get("AutoRemove", False),
+        restart=RestartPolicy(*options.get("RestartPolicy", ("no", 0))),
         log_driver=options.get("LogDriver", ""),
         log_options=dict(options.get("LogOptions", {})),
     )

@@ -18,10 +18,10 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
-from dockerd_py.engine import attach, forms, mounts, names, settings, signals
+from dockerd_py.engine import attach, forms, mounts, names, resources, settings, signals, stats
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
-from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle
+from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle, stop_signal
 from dockerd_py.engine.logs import LogBatch, Logs
 from dockerd_py.engine.model import (
     AttachOptions,
@@ -31,15 +31,22 @@ from dockerd_py.engine.model import (
     HostConfig,
     LogOptions,
     State,
+    Stats,
+    Status,
     WaitCondition,
     WaitResult,
 )
 from dockerd_py.engine.mount_model import VOLUME, Mount
+from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths, Record, snapshot
+from dockerd_py.engine.restarts import Restarts
+from dockerd_py.engine.restarts import check as check_restart_policy
+from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import (
     AlreadyInState,
     AmbiguousId,
+    BadParameter,
     Conflict,
     NoSuchContainer,
     NotRunning,
@@ -51,6 +58,7 @@ from dockerd_py.runtime.monitors import RequestFailed
 from dockerd_py.store.archive import outgoing
 from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
+from dockerd_py.units.base import Units
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +70,10 @@ class Containers:
         store: Store,
         images: Images,
         lifecycle: Lifecycle,
+        restarts: Restarts,
+        pausing: Pausing,
+        updates: Updates,
+        units: Units,
         volumes: Volumes,
         events: EventLog,
         *,
@@ -72,6 +84,10 @@ class Containers:
         self._store = store
         self._images = images
         self._lifecycle = lifecycle
+        self._restarts = restarts
+        self._pausing = pausing
+        self._updates = updates
+        self._units = units
         self._volumes = volumes
         self._events = events
         self._logs = Logs(paths)
@@ -90,7 +106,7 @@ class Containers:
 
     def list(self, *, all: bool = False) -> list[Container]:  # noqa: A002 - Docker's word
         """Newest first; without ``all``, those that run."""
-        chosen = (record for record in self._by_id.values() if all or record.state.running)
+        chosen = (record for record in self._by_id.values() if all or record.state.active)
         return [snapshot(record, self._paths) for record in sorted(chosen, key=_age)]
 
     async def sizes(self, ref: str) -> Container:
@@ -116,12 +132,12 @@ class Containers:
 
     def users_of(self, image_id: str) -> Users:
         """The containers made from an image: (id, whether it runs)."""
-        return [(r.id, r.state.running) for r in self._by_id.values() if r.image_id == image_id]
+        return [(r.id, r.state.active) for r in self._by_id.values() if r.image_id == image_id]
 
     # Making and removing
 
     async def create(
-        self, config: ContainerConfig, host: HostConfig, name: str = "", *, min_memory: int = settings.MIN_MEMORY
+        self, config: ContainerConfig, host: HostConfig, name: str = "", *, min_memory: int = resources.MIN_MEMORY
     ) -> Created:
         """Make a container of an image, not yet running.
 
@@ -135,6 +151,7 @@ class Containers:
         merged = settings.merge(config, image.config)
         path, *args = settings.command_of(merged)
         warnings = settings.check(merged, host, min_memory)
+        check_restart_policy(host.restart, auto_remove=host.auto_remove)
         mounted = mounts.plan(
             merged, host, mounts_of=self._mounts_of, data=self._store.volumes.data, root=self._paths.root
         )
@@ -184,19 +201,26 @@ class Containers:
         record = self.record(ref)
         if record.removing:
             raise Conflict(f"removal of container {record.name} is already in progress")
-        if record.state.running:
+        if record.state.active:
             if not force:
                 raise Conflict(
-                    f"You cannot remove a running container {record.id}. "
+                    f"You cannot remove a {record.state.status.value} container {record.id}. "
                     "Stop the container before attempting removal or force remove"
                 )
-            await self._lifecycle.kill_for_good(record)
+            await self._end_for_removal(record)
         async with record.lock:
             if record.gone:
                 raise NoSuchContainer(ref)
-            if record.state.running:
+            if record.state.active:
                 raise Conflict(f"container {record.name} was started again while it was being removed")
             await self._remove(record, volumes)
+
+    async def _end_for_removal(self, record: Record) -> None:
+        if record.state.status is Status.RESTARTING:
+            await self._lifecycle.cancel_restart(record)
+        if record.state.running:
+            await self._lifecycle.stopped_by_hand(record)
+            await self._lifecycle.kill_for_good(record)
 
     async def _remove(self, record: Record, volumes: bool) -> None:
         record.removing = True
@@ -217,8 +241,32 @@ class Containers:
         self._events.publish("container", "destroy", record.id, record.attributes())
         record.settle_removal()
 
+    async def rename(self, ref: str, name: str) -> None:
+        """Give it another name.  Raises NoSuchContainer, BadParameter, Conflict."""
+        record = self.record(ref)
+        if not name.removeprefix("/"):
+            raise BadParameter("Neither old nor new names may be empty")
+        name = ids.check_name(name)
+        async with record.lock:
+            if record.gone or record.removing:
+                raise Conflict(f"container {record.name} is being removed")
+            if name == record.name:
+                raise BadParameter("Renaming a container with the same name as its current name")
+            self._check_free(name)
+            self._by_name[name] = record  # taken from here on
+            try:
+                await self._store.containers.rename(record.id, name)
+            except BaseException:
+                del self._by_name[name]
+                raise
+            old, record.name = record.name, name
+            del self._by_name[old]
+            await self._lifecycle.tell_name(record)
+        self._events.publish("container", "rename", record.id, record.attributes(oldName="/" + old))
+
     def _after_exit(self, record: Record) -> None:
-        """An exit that was not asked for by `remove`: a container with --rm goes now."""
+        """An exit that was not asked for by `remove`: a container with --rm goes now, one with a policy comes back."""
+        self._restarts.schedule(record)
         if not record.host.auto_remove or record.gone:
             return
         task = asyncio.get_running_loop().create_task(self._auto_remove(record))
@@ -238,6 +286,14 @@ class Containers:
     async def start(self, ref: str) -> None:
         """Raises NoSuchContainer, AlreadyInState, CommandNotFound, CommandNotExecutable, RuntimeFailed, TimedOut."""
         await self._lifecycle.start(self.record(ref))
+
+    async def pause(self, ref: str) -> None:
+        """Freeze all its processes.  Raises NoSuchContainer, Conflict, NotRunning, NotSupported, TimedOut."""
+        await self._pausing.pause(self.record(ref))
+
+    async def unpause(self, ref: str) -> None:
+        """Let them go on.  Raises NoSuchContainer, Conflict when it is not paused."""
+        await self._pausing.unpause(self.record(ref))
 
     async def stop(self, ref: str, timeout: int | None = None) -> None:
         """Ask it to end with its stop signal, then kill it.
@@ -265,6 +321,13 @@ class Containers:
         """
         record = self.record(ref)
         number = signals.parse(signal or "SIGKILL")
+        final = number in (SIGKILL, stop_signal(record))
+        if record.state.status is Status.RESTARTING:
+            if final:
+                await self._lifecycle.cancel_restart(record)
+            return
+        if final:
+            await self._lifecycle.stopped_by_hand(record)
         ended = self._lifecycle.exit_of(record)
         await self._lifecycle.kill(record, number)
         self._events.publish("container", "kill", record.id, record.attributes(signal=str(number)))
@@ -277,7 +340,7 @@ class Containers:
     async def wait(self, ref: str, condition: WaitCondition = WaitCondition.NOT_RUNNING) -> WaitResult:
         """Its exit code, once the condition holds.  Raises NoSuchContainer."""
         record = self.record(ref)
-        if condition is WaitCondition.NOT_RUNNING and not record.state.running:
+        if condition is WaitCondition.NOT_RUNNING and not record.state.active:
             return record.result
         waiting = record.at_removal if condition is WaitCondition.REMOVED else record.at_exit
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
@@ -287,6 +350,18 @@ class Containers:
         finally:
             if future in waiting:
                 waiting.remove(future)
+
+    async def update(self, ref: str, change: HostConfig) -> None:
+        """Change its limits and its restart policy.  Raises NoSuchContainer, BadParameter, NotSupported, Conflict."""
+        await self._updates.update(self.record(ref), change)
+
+    async def stats(self, ref: str) -> Stats:
+        """What it uses now.  Raises NoSuchContainer."""
+        return await stats.sample(self.record(ref), self._units)
+
+    def stats_stream(self, ref: str) -> AsyncGenerator[tuple[Stats, Stats], None]:
+        """The sample before and the present one, each second, until it is removed.  Raises NoSuchContainer."""
+        return stats.stream(self.record(ref), self._units)
 
     # Streams
 
@@ -349,6 +424,7 @@ class Containers:
             raise NotRunning(f"Container {record.id} is not running") from None
 
     async def close(self) -> None:
+        await self._restarts.close(self._by_id.values())
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

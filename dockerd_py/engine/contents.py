@@ -16,7 +16,7 @@ from dockerd_py.engine import forms, settings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images
-from dockerd_py.engine.model import Change, ChangeKind, CommitOptions, ContainerConfig, PathStat
+from dockerd_py.engine.model import Change, ChangeKind, CommitOptions, ContainerConfig, PathStat, Status
 from dockerd_py.engine.mount_model import TMPFS
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.engine.volumes import Volumes
@@ -190,7 +190,7 @@ class Contents:
 
     @asynccontextmanager
     async def _paused(self, record: Record, wanted: bool) -> AsyncIterator[None]:
-        if not wanted or not record.state.running:
+        if not wanted or record.state.status is not Status.RUNNING:
             yield
             return
         try:

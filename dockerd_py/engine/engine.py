@@ -18,8 +18,11 @@ from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Status, SystemInfo
+from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
+from dockerd_py.engine.restarts import Restarts
+from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.upkeep import Upkeep
 from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import ConfigError, PydockerdError
@@ -87,9 +90,13 @@ class Engine:
             volumes = Volumes(store, events)
             lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtime, volumes)
             log_driver = config.log_driver or _choose_log_driver(units)
+            restarts = Restarts(config, lifecycle, units)
+            pausing = Pausing(lifecycle, units, events)
+            updates = Updates(store, lifecycle, units, events)
+            name = Path(runtime.binary).name
             containers = Containers(
-                paths, store, images, lifecycle, volumes, events, log_driver=log_driver,
-                runtime=Path(runtime.binary).name,
+                paths, store, images, lifecycle, restarts, pausing, updates, units, volumes, events,
+                log_driver=log_driver, runtime=name,
             )  # fmt: skip
             images.users = containers.users_of
             contents = Contents(paths, store, containers, images, volumes, units, events)
@@ -98,7 +105,8 @@ class Engine:
                 config, store, units, launcher, lifecycle, containers, images, contents, upkeep, volumes, events,
                 log_driver, runtime,
             )  # fmt: skip
-            await Recovery(paths, store, units, containers, lifecycle, volumes).run()
+            await Recovery(paths, store, units, containers, lifecycle, updates, volumes).run()
+            restarts.resume(containers.records())
         except BaseException:
             await store.close()
             raise
@@ -115,7 +123,8 @@ class Engine:
 
     async def info(self) -> SystemInfo:
         states = [container.state.status for container in self.containers.list(all=True)]
-        running, paused = states.count(Status.RUNNING), states.count(Status.PAUSED)
+        running = states.count(Status.RUNNING) + states.count(Status.RESTARTING)
+        paused = states.count(Status.PAUSED)
         uname = os.uname()
         os_release = host.os_release()
         controllers = host.controllers()

@@ -18,7 +18,7 @@ from dockerd_py.engine.mount_model import Mount
 
 
 def dump_settings(
-    config: ContainerConfig, host: HostConfig, mounts: Sequence[Mount] = (), **more: str
+    config: ContainerConfig, host: HostConfig, mounts: Sequence[Mount], **more: str
 ) -> str:
     mounted = [asdict(mount) for mount in mounts]
     return json.dumps({"config": asdict(config), "host": asdict(host), "mounts": mounted, **more})

@@ -41,6 +41,14 @@ def forwards_ipv4() -> bool:
         return False
 
 
+def booted_at() -> int:
+    """When the kernel began, in nanoseconds since the epoch (proc(5), /proc/stat ``btime``: to the second)."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("btime "):
+            return int(line.split()[1]) * 1_000_000_000
+    raise OSError("/proc/stat has no btime")
+
+
 def memory() -> int:
     """Bytes of main memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

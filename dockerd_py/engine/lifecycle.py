@@ -19,16 +19,17 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import forms, settings, signals
+from dockerd_py.engine import forms, signals
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
-from dockerd_py.engine.model import Container, Status, WaitResult
+from dockerd_py.engine.model import Container, State, Status, WaitResult
 from dockerd_py.engine.plan import Planner
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
+from dockerd_py.engine.resources import limits_of
 from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import AlreadyInState, Conflict, NotRunning, PydockerdError, RuntimeFailed, TimedOut
 from dockerd_py.monitor import spool
@@ -38,7 +39,7 @@ from dockerd_py.runtime import crun
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
 from dockerd_py.store.files import store_error
 from dockerd_py.store.store import Store
-from dockerd_py.units.base import Limits, ScopeSpec, Units
+from dockerd_py.units.base import ScopeSpec, Units
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ KILL_SECONDS = 10.0
 DEFAULT_STOP_SECONDS = 10
 LOST_EXIT_CODE = 255
 """The exit code of a container whose end nobody saw: its monitor was killed, or the host went down."""
+LOST = "its monitor ended before the container did"
 
 
 class Lifecycle:
@@ -71,6 +73,7 @@ class Lifecycle:
         self._planner = Planner(paths, runtime)
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_exit: Callable[[Record], None] = lambda record: None
+        self.is_restarted: Callable[[Record, State], Awaitable[bool]] = _never
 
     def expect_start(self) -> None:
         """Whoever makes a container is about to start it: let what can be done before be done before."""
@@ -83,13 +86,18 @@ class Lifecycle:
 
     # Start
 
-    async def start(self, record: Record) -> None:
+    async def start(self, record: Record, *, again: bool = False) -> None:
+        """``again``: by its restart policy, not by somebody."""
         async with record.lock:
             if record.gone or record.removing:
                 raise Conflict(f"container {record.name} is being removed")
-            if record.state.running:
+            if record.state.status is Status.PAUSED:
+                raise Conflict(f"cannot start the paused container {record.name}, try unpause instead")
+            if record.state.running or (record.state.status is Status.RESTARTING and not again):
                 raise AlreadyInState(f"container {record.name} is already running")
-            before = record.state
+            before = Status.EXITED if again else record.state.status
+            restarts = record.state.restarts + 1 if again else 0
+            record.state = with_state(record, restarts=restarts, stopped_by_hand=False)
             self._begin_epoch(record)
             await self.save(record, phase="starting")
             try:
@@ -102,16 +110,17 @@ class Lifecycle:
                     )
                 elif isinstance(error, OSError):
                     failure = store_error(f"container {record.name} cannot be started", error)
-                await asyncio.shield(self._undo_start(record, failure, before.status))
+                await asyncio.shield(self._undo_start(record, failure, before))
                 raise failure from error
             self._events.publish("container", "start", record.id, record.attributes())
+            record.settle_restart(started=True)
 
     async def _start(self, record: Record) -> None:
         await self._volumes.mount(record)
         monitor, root = await asyncio.gather(self._monitor(record), self._store.layers.mount_rw(record.id))
         gate = await monitor.request("gate")
         pid = int(gate["pid"])
-        limits = limits_of(record)
+        limits = limits_of(record.host)
         scope = ScopeSpec(
             name=record.scope,
             description=f"Container {record.name} ({record.config.image or record.image_id[:12]})",
@@ -127,7 +136,8 @@ class Lifecycle:
             if limits.pids or limits.cpu_quota_per_sec_usec:
                 await self._units.apply_run_limits(record.scope, limits)
             created = await monitor.request("hello")
-            started = await monitor.request("start", timeout=None)
+            counter = self._units.oom_counter(record.scope, record.cgroup)
+            started = await monitor.request("start", timeout=None, oom="" if counter is None else str(counter))
         except RequestFailed as error:
             raise crun.explain(error.log or str(error), record.path) from error
         except MonitorGone as error:
@@ -158,6 +168,7 @@ class Lifecycle:
         await self.clean_up(record)
         await self.save(record)
         record.settle_exit()
+        record.settle_restart(started=False)
         self.on_exit(record)
 
     async def monitor_for_attach(self, record: Record) -> Monitor:
@@ -201,15 +212,24 @@ class Lifecycle:
                 log_driver=record.log_driver,
                 log_path=str(self._paths.log_file(record.id)),
                 log_fields=log_fields(record),
-                log_names=[record.id, record.id[:12], record.name],
+                log_names=log_names(record),
             )
         )
         self.adopt(record, monitor)
         return monitor
 
+    async def tell_name(self, record: Record) -> None:
+        """Let the monitor write the container's present name into the log from now on."""
+        if record.monitor is not None:
+            try:
+                await record.monitor.request("rename", fields=log_fields(record), names=log_names(record))
+            except MonitorGone:
+                log.debug("%s: its monitor was gone before it learnt the new name", record.id)
+
     def adopt(self, record: Record, monitor: Monitor) -> None:
         """Take ``monitor`` as the record's own and wait for its container's end."""
         record.monitor = monitor
+        monitor.on_oom = lambda: self._events.publish("container", "oom", record.id, record.attributes())
         self._in_background(self._watch(record, monitor))
 
     # The end
@@ -240,7 +260,7 @@ class Lifecycle:
                 pid=0,
                 exit_code=LOST_EXIT_CODE,
                 finished_at=time.time_ns(),
-                error="its monitor ended before the container did",
+                error=LOST,
             )
         else:
             record.state = with_state(
@@ -252,6 +272,8 @@ class Lifecycle:
                 oom_killed=end.oom_killed,
             )
             record.log_end = LogPosition(end.epoch, end.ordinal)
+        if await self.is_restarted(record, record.state):
+            record.state = with_state(record, status=Status.RESTARTING)
         await self.save(record)
         spool.forget(str(self._paths.spool), record.id)
         self._events.publish("container", "die", record.id, record.attributes(exitCode=str(record.state.exit_code)))
@@ -274,6 +296,22 @@ class Lifecycle:
         if (self._paths.runtime_root / container_id).exists():
             await subprocesses.run(self._runtime.delete(container_id, force=True))
 
+    async def give_up_restart(self, record: Record, *, stopped_by_hand: bool) -> None:
+        """A container that waits for its policy's restart has ended for good.  The caller holds its lock."""
+        if record.state.status is Status.RESTARTING:
+            record.state = with_state(record, status=Status.EXITED, stopped_by_hand=stopped_by_hand)
+            await self.save(record)
+        record.settle_restart(started=False)
+
+    async def cancel_restart(self, record: Record) -> None:
+        """Somebody stops a container that waits for its policy's restart."""
+        task, record.restart = record.restart, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        async with record.lock:
+            await self.give_up_restart(record, stopped_by_hand=True)
+
     # Signals
 
     async def kill(self, record: Record, number: int) -> None:
@@ -287,11 +325,32 @@ class Lifecycle:
             raise NotRunning(f"Container {record.id} is not running") from None
         except MonitorGone:
             await self._units.kill(record.scope, number)
+        if number in (signal.SIGKILL, stop_signal(record)):
+            await self._thaw(record)
+
+    async def _thaw(self, record: Record) -> None:
+        """What has been told to end must run for it."""
+        if record.state.status is Status.PAUSED:
+            record.state = with_state(record, status=Status.RUNNING)
+            await self.save(record)
+            await self._units.thaw(record.scope)
+            self._events.publish("container", "unpause", record.id, record.attributes())
+
+    async def stopped_by_hand(self, record: Record) -> None:
+        """Write down that its end is wanted, before it comes: no policy revives it then."""
+        if not record.state.stopped_by_hand:
+            record.state = with_state(record, stopped_by_hand=True)
+            if record.host.restart.name not in ("", "no"):
+                await self.save(record)
 
     async def stop(self, record: Record, timeout: int | None) -> None:
         """Ask the container to end, and end it when it does not within ``timeout`` seconds (-1: wait for ever)."""
+        if record.state.status is Status.RESTARTING:
+            await self.cancel_restart(record)
+            return
         if not record.state.running:
             raise AlreadyInState(f"container {record.name} is already stopped")
+        await self.stopped_by_hand(record)
         seconds = stop_seconds(record) if timeout is None else timeout
         if seconds and await self._signal_and_wait(record, stop_signal(record), None if seconds < 0 else seconds):
             return
@@ -347,15 +406,9 @@ def stop_seconds(record: Record | Container) -> int:
     return DEFAULT_STOP_SECONDS if timeout is None else timeout
 
 
-def limits_of(record: Record) -> Limits:
-    host = record.host
-    return Limits(
-        memory=host.memory,
-        memory_swap=host.memory_swap,
-        cpu_shares=host.cpu_shares,
-        cpu_quota_per_sec_usec=settings.cpu_quota_per_second(host),
-        pids=max(0, host.pids_limit),
-    )
+def log_names(record: Record) -> list[str]:
+    """Under which names ``journalctl -u container-…`` finds the lines."""
+    return [record.id, record.id[:12], record.name]
 
 
 def log_fields(record: Record) -> dict[str, str]:
@@ -369,3 +422,7 @@ def log_fields(record: Record) -> dict[str, str]:
         "IMAGE_NAME": record.config.image or record.image_id,
         "SYSLOG_IDENTIFIER": short,
     }
+
+
+async def _never(_record: Record, _state: State) -> bool:
+    return False

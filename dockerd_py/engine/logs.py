@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from dockerd_py.engine import jsonlog
-from dockerd_py.engine.model import STDERR, STDOUT, LogOptions, LogRecord
+from dockerd_py.engine.model import STDERR, STDOUT, LogOptions, LogRecord, Status
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.monitor.clients import FOLLOW
 from dockerd_py.runtime.monitors import MonitorGone, RequestFailed
@@ -47,7 +47,7 @@ class Logs:
         self._journal = JournalReader()
 
     async def read(self, record: Record, options: LogOptions) -> AsyncGenerator[LogBatch, None]:
-        """Batches of records, oldest first; with ``follow``, until the container ends."""
+        """Batches of records, oldest first; with ``follow``, until the container ends for good."""
         streams = frozenset(s for s, wanted in ((STDOUT, options.stdout), (STDERR, options.stderr)) if wanted)
 
         def wanted(batch: list[LogRecord]) -> list[LogRecord]:
@@ -67,7 +67,10 @@ class Logs:
                     if chosen := wanted(batch):
                         yield chosen
             if follower is None:
-                return
+                if not options.follow or not await _restarted(record, seam.epoch):
+                    return
+                start = seam
+                continue
             followed = _Followed(follower, seam)
             async with aclosing(followed.batches()) as batches:
                 async for batch in batches:
@@ -75,7 +78,7 @@ class Logs:
                         yield chosen
                     if options.until and batch[-1].time > options.until:
                         return
-            if followed.ended:
+            if followed.ended and not await _restarted(record, seam.epoch):
                 return
             start = followed.position
 
@@ -83,7 +86,7 @@ class Logs:
         """Where history ends: where the monitor stands, or the end of what it wrote before it ended."""
         monitor = record.monitor
         if monitor is None:
-            return Position(record.log_end.epoch, record.log_end.ordinal), None
+            return self._end(record, record.log_end.epoch, record.log_end.ordinal), None
         ours: socket.socket | None = None
         theirs: socket.socket | None = None
         if follow:
@@ -96,7 +99,9 @@ class Logs:
             if ours is not None:
                 ours.close()
             end = await monitor.exited
-            return (Position() if end is None else Position(end.epoch, end.ordinal)), None
+            if end is None:
+                return self._end(record, record.log_end.epoch, 0), None
+            return self._end(record, end.epoch, end.ordinal), None
         except BaseException:
             if ours is not None:
                 ours.close()
@@ -105,6 +110,13 @@ class Logs:
             if theirs is not None:
                 theirs.close()
         return Position(reply["epoch"], reply["ordinal"], reply["mark"].get("offset")), ours
+
+    def _end(self, record: Record, epoch: str, ordinal: int) -> Position:
+        """Where a log ends that nobody writes now."""
+        if record.log_driver != "json-file":
+            return Position(epoch, ordinal)
+        path = self._paths.log_file(record.id)
+        return Position(epoch, ordinal, path.stat().st_size if path.exists() else 0)
 
     async def _history(
         self, record: Record, options: LogOptions, streams: frozenset[int], start: Position | None, end: Position
@@ -201,6 +213,20 @@ class _Followed:
                 time=batch[-1].time,
             )
         return batch, data[at:]
+
+
+async def _restarted(record: Record, epoch: str) -> bool:
+    """After the end of the start that ``epoch`` names: whether the container's restart policy has started it again."""
+    if record.log_end.epoch != epoch:
+        return record.state.running
+    if (monitor := record.monitor) is not None and record.state.running:
+        await monitor.exited
+    async with record.lock:  # whoever writes down the end holds it
+        if record.state.status is not Status.RESTARTING:
+            return record.state.running
+        restarted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        record.at_restart.append(restarted)
+    return await restarted
 
 
 async def _in_thread(make: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:

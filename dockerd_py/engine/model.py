@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE, Bind, Mount, MountRequest
+from dockerd_py.units.base import Usage
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,22 @@ class ContainerConfig:
 
 
 @dataclass(frozen=True)
+class DeviceRate:
+    """What one block device of the host may be used for."""
+
+    path: str
+    rate: int  # bytes or operations a second; a weight from 10 to 1000
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """What happens when a container ends by itself."""
+
+    name: str = ""  # "no", "always", "unless-stopped", "on-failure"; "": the client's API knows no policies
+    maximum_retries: int = 0  # with on-failure; 0: any number
+
+
+@dataclass(frozen=True)
 class HostConfig:
     """What belongs to one container on one host (Docker's ``HostConfig``).  0 means "no limit" throughout."""
 
@@ -57,9 +74,20 @@ class HostConfig:
     nano_cpus: int = 0  # a thousand millionth of one processor
     cpu_quota: int = 0  # microseconds a period
     cpu_period: int = 0  # microseconds
-    pids_limit: int = 0
+    memory_reservation: int = 0  # bytes that are left to it when memory is short
+    memory_swappiness: int | None = None  # 0 to 100; None: the host's
+    cpuset_cpus: str = ""  # "0-2,5"
+    cpuset_mems: str = ""
+    blkio_weight: int = 0  # 10 to 1000
+    blkio_weight_devices: tuple[DeviceRate, ...] = ()
+    blkio_read_bps: tuple[DeviceRate, ...] = ()
+    blkio_write_bps: tuple[DeviceRate, ...] = ()
+    blkio_read_iops: tuple[DeviceRate, ...] = ()
+    blkio_write_iops: tuple[DeviceRate, ...] = ()
+    pids_limit: int = 0  # also -1
     network_mode: str = "default"  # "default", "bridge", "none" or "host"
     auto_remove: bool = False
+    restart: RestartPolicy = RestartPolicy()
     log_driver: str = ""  # "": the daemon's default; else "journald" or "json-file"
     log_options: dict[str, str] = field(default_factory=dict)
     container_id_file: str = ""
@@ -69,6 +97,7 @@ class Status(str, enum.Enum):
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
+    RESTARTING = "restarting"  # it has ended, and its restart policy is about to start it again
     EXITED = "exited"
     REMOVING = "removing"
     DEAD = "dead"  # could not be removed, or lost
@@ -83,10 +112,18 @@ class State:
     finished_at: int = 0
     oom_killed: bool = False
     error: str = ""
+    restarts: int = 0  # by its policy, since somebody last started it
+    stopped_by_hand: bool = False  # or killed, since it was last started
 
     @property
     def running(self) -> bool:
+        """Whether it has processes."""
         return self.status in (Status.RUNNING, Status.PAUSED)
+
+    @property
+    def active(self) -> bool:
+        """Whether it has processes, or is about to have some again."""
+        return self.running or self.status is Status.RESTARTING
 
 
 @dataclass(frozen=True)
@@ -276,6 +313,31 @@ class Progress:
 
 
 ProgressSink = Callable[[Progress], None]
+
+
+class InterfaceUsage(NamedTuple):
+    """The counters of one network interface."""
+
+    rx_bytes: int
+    rx_packets: int
+    rx_errors: int
+    rx_dropped: int
+    tx_bytes: int
+    tx_packets: int
+    tx_errors: int
+    tx_dropped: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a container uses at one moment; all zero for one that does not run."""
+
+    time: int = 0
+    usage: Usage = field(default_factory=Usage)
+    system_time: int = 0  # ns that all processors have spent, idle time included
+    processors: int = 0
+    memory_limit: int = 0  # its own, else the host's memory
+    interfaces: dict[str, InterfaceUsage] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,10 @@ class Record:
     monitor: Monitor | None = None
     removing: bool = False
     gone: bool = False
+    restart: asyncio.Task[None] | None = None  # its policy's, while it waits
+    restart_delay: float = 0.0  # seconds that the last one waited
     at_exit: list[asyncio.Future[WaitResult]] = field(default_factory=list)
+    at_restart: list[asyncio.Future[bool]] = field(default_factory=list)
     at_removal: list[asyncio.Future[WaitResult]] = field(default_factory=list)
 
     @property
@@ -69,6 +72,13 @@ class Record:
             if not future.done():
                 future.set_result(self.result)
         self.at_exit.clear()
+
+    def settle_restart(self, *, started: bool) -> None:
+        """The wait for its policy's restart is over, one way or the other."""
+        for future in self.at_restart:
+            if not future.done():
+                future.set_result(started)
+        self.at_restart.clear()
 
     def settle_removal(self) -> None:
         self.settle_exit()

@@ -14,9 +14,10 @@ from typing import Any
 
 from dockerd_py.engine import forms, mounts, settings
 from dockerd_py.engine.containers import Containers
-from dockerd_py.engine.lifecycle import Lifecycle
+from dockerd_py.engine.lifecycle import Lifecycle, log_names
 from dockerd_py.engine.model import Status
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
+from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import PydockerdError
 from dockerd_py.monitor import spool
@@ -38,6 +39,7 @@ class Recovery:
         units: Units,
         containers: Containers,
         lifecycle: Lifecycle,
+        updates: Updates,
         volumes: Volumes,
     ) -> None:
         self._paths = paths
@@ -45,6 +47,7 @@ class Recovery:
         self._units = units
         self._containers = containers
         self._lifecycle = lifecycle
+        self._updates = updates
         self._volumes = volumes
 
     async def run(self) -> None:
@@ -58,9 +61,11 @@ class Recovery:
             self._containers.adopt(record)
             try:
                 await self._recover(record, str(more.get("phase", "")))
+                if more.get("phase") == "updating":
+                    await self._updates.finish(record)
             except (PydockerdError, OSError) as error:
                 log.error("%s: %s", record.id, error)
-            if record.host.auto_remove and not record.state.running and record.state.status is not Status.CREATED:
+            if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:
                 to_remove.append(record)
         of_all_drivers = await self._store.containers.ids_of_all_drivers()
         await self._sweep(of_all_drivers)
@@ -109,8 +114,12 @@ class Recovery:
         position = await monitor.request("position")
         record.log_end = LogPosition(position["epoch"], 0)
         record.cgroup = await self._units.control_group(record.scope) or ""
-        if record.state.status is not Status.PAUSED:
-            await self._units.thaw(record.scope)  # a commit may have been under way
+        if record.state.status is Status.PAUSED:
+            await self._units.freeze(record.scope)
+        else:
+            await self._units.thaw(record.scope)  # a commit may have been under way, or the end of a pause
+        if state.get("names") != log_names(record):
+            await self._lifecycle.tell_name(record)
         if not record.state.running:
             record.state = with_state(
                 record,

@@ -6,20 +6,13 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import replace
 
-from dockerd_py.engine import signals
+from dockerd_py.engine import resources, signals
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter, NotSupported
-
-KIB, MIB = 1024, 1024 * 1024
-MIN_MEMORY = 6 * MIB
-MIN_MEMORY_FIRST_YEAR = 512 * KIB
 
 LOG_OPTIONS = {"tag", "labels", "env"}
 LOG_DRIVERS = ("journald", "json-file", "none")
 NETWORK_MODES = ("default", "bridge", "none", "host")
-MIN_CPU_SHARES, MAX_CPU_SHARES = 2, 262144
-MIN_CPU_PERIOD, MAX_CPU_PERIOD, DEFAULT_CPU_PERIOD = 1000, 1_000_000, 100_000
-MIN_CPU_QUOTA = 1000
 
 
 def merge(config: ContainerConfig, image: ContainerConfig) -> ContainerConfig:
@@ -82,7 +75,7 @@ def check(config: ContainerConfig, host: HostConfig, min_memory: int) -> list[st
     if config.stop_signal:
         signals.parse(config.stop_signal)
     _check_hostname(config)
-    _check_limits(host, min_memory)
+    resources.check(host, min_memory)
     if host.shm_size < 0:
         raise BadParameter("SHM size can not be less than 0")
     _check_log(host)
@@ -95,26 +88,6 @@ def _check_hostname(config: ContainerConfig) -> None:
             raise BadParameter(f"invalid hostname format: {name}")
 
 
-def _check_limits(host: HostConfig, min_memory: int) -> None:
-    if 0 < host.memory < min_memory or host.memory < 0:
-        least = "512k" if min_memory == MIN_MEMORY_FIRST_YEAR else "6MB"
-        raise BadParameter(f"Minimum memory limit allowed is {least}")
-    if host.memory_swap > 0 and not host.memory:
-        raise BadParameter("You should always set the Memory limit when using Memoryswap limit, see usage")
-    if host.memory_swap > 0 and host.memory_swap < host.memory:
-        raise BadParameter("Minimum memoryswap limit should be larger than memory limit, see usage")
-    if host.memory_swap < -1:
-        raise BadParameter(f"invalid memory swap limit: {host.memory_swap}")
-    if host.cpu_shares < 0:
-        raise BadParameter(f"invalid CPU shares ({host.cpu_shares}): the value must be a positive integer")
-    if host.nano_cpus < 0:
-        raise BadParameter(f"invalid CPU limit ({host.nano_cpus / 1e9}): the value must be positive")
-    if host.nano_cpus and (host.cpu_quota or host.cpu_period):
-        raise BadParameter("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
-    if host.cpu_period and not MIN_CPU_PERIOD <= host.cpu_period <= MAX_CPU_PERIOD:
-        raise BadParameter("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
-    if host.cpu_quota > 0 and host.cpu_quota < MIN_CPU_QUOTA:
-        raise BadParameter("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 
 
 def _check_log(host: HostConfig) -> None:
@@ -134,12 +107,3 @@ def _check_network(config: ContainerConfig, host: HostConfig) -> list[str]:
     if host.network_mode in ("none", "host") or config.network_disabled:
         return []
     return ["Bridge networking is not available in this version: the container has a loopback interface only."]
-
-
-def cpu_quota_per_second(host: HostConfig) -> int:
-    """Microseconds of processor time a second; 0: no limit."""
-    if host.nano_cpus:
-        return max(1000, host.nano_cpus // 1000)
-    if host.cpu_quota > 0:
-        return max(1000, host.cpu_quota * 1_000_000 // (host.cpu_period or DEFAULT_CPU_PERIOD))
-    return 0

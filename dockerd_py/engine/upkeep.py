@@ -90,7 +90,7 @@ class Upkeep:
         removed: list[str] = []
         reclaimed = 0
         for container in self._containers.list(all=True):
-            if container.state.running or not passes(container):
+            if container.state.active or not passes(container):
                 continue
             try:
                 size = (await self._containers.sizes(container.id)).size_rw or 0

@@ -6,10 +6,10 @@ gets one reply with the same ``seq``:
 ========  ==========================================  ===========================================================
 op        request                                     reply
 ========  ==========================================  ===========================================================
-hello                                                 version, phase, pid, started_at, exit
+hello                                                 version, phase, pid, started_at, exit, names
 gate                                                  pid: a child that waits to become ``create``
 create                                                pid: the container's init
-start                                                 started_at (ns)
+start     oom: the file that counts kills, or ""      started_at (ns)
 abort                                                 (the half-made container is taken away; the monitor ends)
 kill      signal
 attach    stdin, streams, framed, keys; fds:          epoch, ordinal, mark: where the log stood before the first
@@ -20,9 +20,10 @@ resize    height, width
 rename    fields, names
 ========  ==========================================  ===========================================================
 
-A reply with ``error`` says what failed.  ``{"event": "exit", ...}`` goes to every connection when the container has
-ended, after its last line and its exit record are safe; then the monitor ends.  A monitor whose container was never
-started ends when its last connection and client are gone.
+A reply with ``error`` says what failed.  Two events go to every connection: ``{"event": "oom"}`` when memory ran short
+and something was killed for it, and ``{"event": "exit", ...}`` when the container has ended, after its last line and
+its exit record are safe; then the monitor ends.  A monitor whose container was never started ends when its last
+connection and client are gone.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from dockerd_py.monitor.lines import LineSplitter, Piece
 from dockerd_py.monitor.logwriters import RETRY_SECONDS, JournalWriter, make
 from dockerd_py.monitor.loop import Loop
 from dockerd_py.monitor.ociruntime import OciRuntime
+from dockerd_py.monitor.oom import OomWatch
 from dockerd_py.monitor.streams import Streams, Terminal
 
 READ_SIZE = 64 * 1024
@@ -98,6 +100,8 @@ class Supervisor:
             epoch=config.epoch,
         )
         self.log_waits = False
+        self.names = config.log_names
+        self.oom: OomWatch | None = None
         self.waiting: dict[int, Callable[[int], None]] = {}  # child -> what to do with its wait status
         self.reaped: dict[int, int] = {}  # children that nobody waited for (yet)
         self._prepare_process()
@@ -300,6 +304,7 @@ class Supervisor:
                 self._expect("created")
                 self.phase = "starting"
                 self.started_at = time.time_ns()  # before anything that the container may do
+                self.oom = OomWatch(self.loop, message.get("oom", ""), self._oom_killed)
                 self.waiting[self.runtime.start()] = lambda status: self._started(status, later)
                 return None
             case "abort":
@@ -319,6 +324,7 @@ class Supervisor:
                 self.streams.resize(message["height"], message["width"])
                 return {}
             case "rename":
+                self.names = message["names"]
                 if isinstance(self.log, JournalWriter):
                     self.log.set_fields(message["fields"], message["names"])
                 return {}
@@ -336,6 +342,7 @@ class Supervisor:
             "pid": self.pid,
             "started_at": self.started_at,
             "exit": self.exit._asdict() if self.exit else None,
+            "names": self.names,
         }
 
     def _attach(self, message: wire.Message, fds: list[int]) -> wire.Message:
@@ -400,6 +407,10 @@ class Supervisor:
         self._abort()
         reply(failure)
 
+    def _oom_killed(self) -> None:
+        if not self.died_at:
+            self.control.broadcast({"event": "oom"})
+
     def _died(self, status: int) -> None:
         """The container's init has been reaped."""
         if self.phase not in ("running", "starting"):
@@ -410,7 +421,7 @@ class Supervisor:
             id=self.config.id,
             exit_code=code if code >= 0 else 128 - code,
             finished_at=time.time_ns(),
-            oom_killed=False,
+            oom_killed=self.oom is not None and self.oom.killed,
             epoch=self.config.epoch,
             ordinal=0,
         )

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from dockerd_py.errors import PydockerdError, RuntimeFailed
@@ -49,6 +50,7 @@ class Monitor:
         self._replies: dict[int, asyncio.Future[wire.Message]] = {}
         self._unsent: deque[tuple[wire.Message, tuple[int, ...]]] = deque()
         self.pid = 0
+        self.on_oom: Callable[[], None] = lambda: None
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.exited: asyncio.Future[ExitRecord | None] = self._loop.create_future()
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -136,6 +138,8 @@ class Monitor:
             self.pid = int(message["pid"])
             if not self.ready.done():
                 self.ready.set_result(None)
+        elif event == "oom":
+            self.on_oom()
         elif event == "exit":
             if not self.exited.done():
                 self.exited.set_result(ExitRecord(**message))

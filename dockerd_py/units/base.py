@@ -10,7 +10,7 @@ import re
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Kind = Literal["systemd", "cgroupfs"]
 
@@ -33,15 +33,33 @@ DEFAULT_DEVICES: tuple[tuple[str, str], ...] = (
 )
 
 
+class Rate(NamedTuple):
+    """What one block device may be used for."""
+
+    path: str
+    value: int  # bytes or operations a second; a weight from 10 to 1000
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one container.  0: none."""
+    """Bounds of one container.  0 or "": none."""
 
     memory: int = 0  # bytes
     memory_swap: int = 0  # bytes, memory and swap together; -1: as much swap as there is; 0: twice the memory
     cpu_shares: int = 0  # 2 to 262144; 1024 is an ordinary share
     cpu_quota_per_sec_usec: int = 0  # microseconds of processor time a second; 1,000,000 is one processor
     pids: int = 0  # processes and threads
+    cpu_period_usec: int = 0  # over which processor time is counted; 0: the kernel's own
+    memory_reservation: int = 0  # bytes that are left to it when memory is short
+    memory_swappiness: int | None = None  # 0 to 100; version 1 only
+    cpuset_cpus: str = ""  # "0-2,5"
+    cpuset_mems: str = ""
+    blkio_weight: int = 0  # 10 to 1000
+    blkio_weight_devices: tuple[Rate, ...] = ()
+    blkio_read_bps: tuple[Rate, ...] = ()
+    blkio_write_bps: tuple[Rate, ...] = ()
+    blkio_read_iops: tuple[Rate, ...] = ()
+    blkio_write_iops: tuple[Rate, ...] = ()
 
     @property
     def swap(self) -> int | None:
@@ -49,6 +67,37 @@ class Limits:
         if not self.memory or self.memory_swap < 0:
             return None
         return max(0, (self.memory_swap or 2 * self.memory) - self.memory)
+
+
+class BlockIo(NamedTuple):
+    """One counter of one block device."""
+
+    major: int
+    minor: int
+    operation: str  # "read", "write", "sync", "async", "discard", "total"
+    value: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a scope has used.  Times in nanoseconds, sizes in bytes; 0 where the kernel does not count it."""
+
+    cpu_total: int = 0
+    cpu_user: int = 0
+    cpu_system: int = 0
+    cpu_each: tuple[int, ...] = ()  # version 1 only
+    throttled_periods: int = 0
+    throttling_periods: int = 0  # all that were counted
+    throttled_time: int = 0
+    memory: int = 0
+    memory_peak: int = 0
+    memory_limit: int = 0  # 0: none
+    memory_failures: int = 0
+    memory_details: dict[str, int] = field(default_factory=dict)  # memory.stat
+    pids: int = 0
+    pids_limit: int = 0
+    io_bytes: tuple[BlockIo, ...] = ()
+    io_operations: tuple[BlockIo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +139,14 @@ class Units(Protocol):
     async def apply_run_limits(self, name: str, limits: Limits) -> None:
         """Put the pids and processor time limits in force: after the runtime's create, before its start."""
 
+    async def change_limits(self, name: str, limits: Limits, before: Limits) -> None:
+        """Turn the limits ``before`` of a running scope into ``limits``.
+
+        Raises NotSupported and PydockerdError; some may have changed then: call it the other way round."""
+
+    async def usage(self, name: str) -> Usage | None:
+        """What the scope has used up to now; None when there is no such scope."""
+
     async def control_group(self, name: str) -> str | None:
         """The scope's control group as /proc/<pid>/cgroup shows it; None when there is no such scope."""
 
@@ -110,9 +167,17 @@ class Units(Protocol):
     async def names(self) -> set[str]:
         """The container scopes that exist now, whoever's: the caller knows which are its own."""
 
-    async def oom_counter(self, name: str) -> Path | None:
-        """The file whose line ``oom_kill N`` counts the scope's processes killed for want of memory (memory.events
-        on version 2, memory.oom_control on version 1); None when there is no such scope.  It goes with it."""
+    def oom_counter(self, name: str, group: str) -> Path | None:
+        """The file whose line ``oom_kill N`` counts the kills for want of memory in the scope ``name``, whose control
+        group `start_scope` has told (memory.events on version 2, memory.oom_control on version 1); None where nobody
+        counts.  It goes with the scope."""
+
+    async def stop_was_asked(self, name: str, since: int) -> bool:
+        """Whether somebody has asked for the end of this scope itself (``systemctl stop``) since ``since``,
+        nanoseconds since the epoch; the scope may be gone."""
+
+    async def going_down(self) -> bool:
+        """Whether the host is shutting down."""
 
     async def remove(self, name: str) -> None:
         """Make an end of the scope, and of what is still in it.  No error when it is gone."""

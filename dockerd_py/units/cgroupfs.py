@@ -15,19 +15,17 @@ import logging
 import os
 import signal as signals
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dockerd_py.errors import Conflict, NotSupported, PydockerdError
-from dockerd_py.units import freezer, hierarchy
-from dockerd_py.units.base import SCOPE_NAME, Kind, Limits, ScopeSpec, weight_of_shares
+from dockerd_py.units import freezer, hierarchy, usage
+from dockerd_py.units.base import SCOPE_NAME, Kind, Limits, ScopeSpec, Usage
 from dockerd_py.units.groups import Group, device_rules, prepare_base
+from dockerd_py.units.limits import File, birth_files, run_files
 
 log = logging.getLogger(__name__)
 
-PERIOD = 100_000  # microseconds; the kernel's own default
-LONG_PERIOD = 1_000_000  # for quotas so small that the kernel would refuse them on the ordinary period
-LEAST_QUOTA = 1_000
 REMOVE_WITHIN = 2.0  # seconds
 
 
@@ -60,6 +58,15 @@ class CgroupfsUnits:
     async def apply_run_limits(self, name: str, limits: Limits) -> None:
         await asyncio.to_thread(self._apply_run_limits, name, limits)
 
+    async def change_limits(self, name: str, limits: Limits, before: Limits) -> None:
+        await asyncio.to_thread(self._change, name, limits, before)
+
+    async def usage(self, name: str) -> Usage | None:
+        if not (self._tracked.base / name).is_dir():
+            return None
+        places = [(group.hierarchy.version, group.controllers, group.base / name) for group in self._groups]
+        return await asyncio.to_thread(usage.read, places)
+
     async def control_group(self, name: str) -> str | None:
         directory = self._tracked.base / name
         return self._tracked.hierarchy.spell(directory) if directory.is_dir() else None
@@ -80,11 +87,17 @@ class CgroupfsUnits:
     async def names(self) -> set[str]:
         return await asyncio.to_thread(self._names)
 
-    async def oom_counter(self, name: str) -> Path | None:
-        group = self._having("memory")
-        if group is None or not (group.base / name).is_dir():
+    def oom_counter(self, name: str, group: str) -> Path | None:
+        having = self._having("memory")
+        if having is None:
             return None
-        return group.base / name / ("memory.oom_control" if group.hierarchy.version == 1 else "memory.events")
+        return having.base / name / ("memory.oom_control" if having.hierarchy.version == 1 else "memory.events")
+
+    async def stop_was_asked(self, name: str, since: int) -> bool:
+        return False  # nobody but us knows of our groups
+
+    async def going_down(self) -> bool:
+        return False  # nobody says so
 
     async def remove(self, name: str) -> None:
         await asyncio.to_thread(self._remove, name)
@@ -125,15 +138,7 @@ class CgroupfsUnits:
             self._remove(name)
 
     def _birth(self, spec: ScopeSpec) -> Iterator[tuple[Path, str]]:
-        limits = spec.limits
-        if limits.memory:
-            yield from self._memory(spec.name, limits)
-        if limits.cpu_shares:
-            where, version = self._place("cpu", spec.name, "processor shares")
-            if version == 1:
-                yield where / "cpu.shares", str(limits.cpu_shares)
-            else:
-                yield where / "cpu.weight", str(weight_of_shares(limits.cpu_shares))
+        yield from self._writes(spec.name, birth_files(spec.limits, self._version("memory")))
         if spec.devices:
             group = self._having("devices")
             if group is None:
@@ -143,33 +148,31 @@ class CgroupfsUnits:
                 for rule in device_rules(spec.devices):
                     yield group.base / spec.name / "devices.allow", rule
 
-    def _memory(self, name: str, limits: Limits) -> Iterator[tuple[Path, str]]:
-        where, version = self._place("memory", name, "memory limit")
-        if version == 1:
-            yield where / "memory.limit_in_bytes", str(limits.memory)
-            swap_file = where / "memory.memsw.limit_in_bytes"
-            value = str(-1 if limits.swap is None else limits.memory + limits.swap)
-        else:
-            yield where / "memory.max", str(limits.memory)
-            swap_file = where / "memory.swap.max"
-            value = "max" if limits.swap is None else str(limits.swap)
-        if swap_file.exists():
-            yield swap_file, value
-        elif limits.swap is not None:
-            self._once("swap is not limited: the kernel does not account for it")
-
     def _apply_run_limits(self, name: str, limits: Limits) -> None:
-        if limits.pids:
-            where, _version = self._place("pids", name, "limit of processes")
-            _write(where / "pids.max", str(limits.pids))
-        if limits.cpu_quota_per_sec_usec:
-            where, version = self._place("cpu", name, "processor time limit")
-            quota, period = quota_and_period(limits.cpu_quota_per_sec_usec)
-            if version == 1:
-                _write(where / "cpu.cfs_period_us", str(period))
-                _write(where / "cpu.cfs_quota_us", str(quota))
-            else:
-                _write(where / "cpu.max", f"{quota} {period}")
+        for file, value in self._writes(name, run_files(limits, self._version("cpu"))):
+            _write(file, value)
+
+    def _change(self, name: str, limits: Limits, before: Limits) -> None:
+        for files in (birth_files, run_files):
+            for file, value in self._writes(name, files(limits, self.cgroup_version, before)):
+                _write(file, value)
+
+    def _writes(self, name: str, files: Iterable[File]) -> Iterator[tuple[Path, str]]:
+        for file in files:
+            group = self._having(file.controller)
+            if group is None:
+                raise NotSupported(f"no {file.what} is possible here: there is no {file.controller} controller")
+            path = group.base / name / file.name
+            if path.exists():
+                yield path, file.value
+            elif not file.optional:
+                raise NotSupported(f"no {file.what} is possible here: the kernel has no {file.name}")
+            elif file.value not in ("-1", "max"):
+                self._once(f"no {file.what}: the kernel does not account for it")
+
+    def _version(self, controller: str) -> int:
+        group = self._having(controller)
+        return self.cgroup_version if group is None else group.hierarchy.version
 
     def _processes(self, name: str) -> list[int]:
         pids = {pid for group in self._groups for pid in hierarchy.read_pids(group.base / name)}
@@ -211,27 +214,10 @@ class CgroupfsUnits:
     def _having(self, controller: str) -> Group | None:
         return next((group for group in self._groups if controller in group.controllers), None)
 
-    def _place(self, controller: str, name: str, what: str) -> tuple[Path, int]:
-        group = self._having(controller)
-        if group is None:
-            raise NotSupported(f"no {what} is possible here: the {controller} controller is not available")
-        return group.base / name, group.hierarchy.version
-
     def _once(self, sentence: str) -> None:
         if sentence not in self._told:
             self._told.add(sentence)
             log.warning("%s", sentence)
-
-
-def quota_and_period(per_second: int) -> tuple[int, int]:
-    """(quota, period) in microseconds that give ``per_second`` microseconds of processor time a second.
-
-    The kernel refuses quotas below 1 ms and periods above 1 s: less than 1 ms a second becomes 1 ms.
-    """
-    quota = per_second * PERIOD // 1_000_000
-    if quota >= LEAST_QUOTA:
-        return quota, PERIOD
-    return max(per_second, LEAST_QUOTA), LONG_PERIOD
 
 
 def _tracking(groups: list[Group]) -> Group:

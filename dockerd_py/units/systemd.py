@@ -8,6 +8,7 @@ up before it is repeated.  No program is ever started for one container.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import signal as signals
@@ -16,9 +17,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dockerd_py.errors import Conflict, PydockerdError, TimedOut
-from dockerd_py.units import freezer, hierarchy
-from dockerd_py.units.base import SCOPE_NAME, Kind, Limits, ScopeSpec, weight_of_shares
+from dockerd_py.errors import Conflict, NotSupported, PydockerdError, TimedOut
+from dockerd_py.units import freezer, hierarchy, stopjobs, usage
+from dockerd_py.units.base import SCOPE_NAME, Kind, Limits, ScopeSpec, Usage
+from dockerd_py.units.groups import BASE, Group, prepare_base
+from dockerd_py.units.limits import (
+    File,
+    birth_properties,
+    files_beside_properties,
+    run_properties,
+)
 from dockerd_py.units.systemd_link import BusError, Properties, SystemdLink
 
 log = logging.getLogger(__name__)
@@ -26,7 +34,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Value = bool | int | str | Sequence[Any]
 
-INFINITY = 2**64 - 1
+SWAP_FILE = "memory.memsw.limit_in_bytes"
 JOB_WITHIN = 15.0  # seconds
 BACK_WITHIN = 10.0  # seconds that systemd may take to re-execute itself
 GONE_WITHIN = 5.0  # seconds that a scope without processes may take to be collected
@@ -35,16 +43,19 @@ GONE_WITHIN = 5.0  # seconds that a scope without processes may take to be colle
 OPTIONAL = frozenset({"OOMPolicy", "CollectMode"})
 
 SIGNATURES = {
-    "After": "as", "BindsTo": "as", "CPUQuotaPerSecUSec": "t", "CPUShares": "t", "CPUWeight": "t",
-    "CollectMode": "s", "DefaultDependencies": "b", "Delegate": "b", "Description": "s", "DeviceAllow": "a(ss)",
-    "DevicePolicy": "s", "Environment": "as", "ExecStart": "a(sasb)", "FileDescriptorStoreMax": "u", "Group": "s",
-    "IgnoreSIGPIPE": "b", "KillMode": "s", "KillSignal": "i", "LimitNOFILE": "t", "LimitNOFILESoft": "t",
-    "LogRateLimitBurst": "u", "LogRateLimitIntervalUSec": "t", "MemoryMax": "t", "MemorySwapMax": "t",
-    "NotifyAccess": "s", "OOMPolicy": "s", "OOMScoreAdjust": "i", "PIDs": "au", "PartOf": "as", "Restart": "s",
-    "RestartUSec": "t", "SendSIGHUP": "b", "SendSIGKILL": "b", "Slice": "s", "StandardError": "s",
-    "StandardInput": "s", "StandardOutput": "s", "StartLimitBurst": "u", "StartLimitIntervalUSec": "t",
-    "SyslogIdentifier": "s", "TasksMax": "t", "TimeoutStartUSec": "t", "TimeoutStopUSec": "t", "Type": "s",
-    "UMask": "u", "UnsetEnvironment": "as", "User": "s", "Wants": "as", "WatchdogUSec": "t", "WorkingDirectory": "s",
+    "After": "as", "AllowedCPUs": "ay", "AllowedMemoryNodes": "ay", "BindsTo": "as", "CPUQuotaPerSecUSec": "t",
+    "CPUQuotaPeriodUSec": "t", "CPUShares": "t", "CPUWeight": "t", "CollectMode": "s", "DefaultDependencies": "b",
+    "Delegate": "b", "Description": "s", "DeviceAllow": "a(ss)", "DevicePolicy": "s", "Environment": "as",
+    "ExecStart": "a(sasb)", "FileDescriptorStoreMax": "u", "Group": "s", "IODeviceWeight": "a(st)",
+    "IOReadBandwidthMax": "a(st)", "IOReadIOPSMax": "a(st)", "IOWeight": "t", "IOWriteBandwidthMax": "a(st)",
+    "IOWriteIOPSMax": "a(st)", "IgnoreSIGPIPE": "b", "KillMode": "s", "KillSignal": "i", "LimitNOFILE": "t",
+    "LimitNOFILESoft": "t", "LogRateLimitBurst": "u", "LogRateLimitIntervalUSec": "t", "MemoryLow": "t",
+    "MemoryMax": "t", "MemorySwapMax": "t", "NotifyAccess": "s", "OOMPolicy": "s", "OOMScoreAdjust": "i",
+    "PIDs": "au", "PartOf": "as", "Restart": "s", "RestartUSec": "t", "SendSIGHUP": "b", "SendSIGKILL": "b",
+    "Slice": "s", "StandardError": "s", "StandardInput": "s", "StandardOutput": "s", "StartLimitBurst": "u",
+    "StartLimitIntervalUSec": "t", "SyslogIdentifier": "s", "TasksMax": "t", "TimeoutStartUSec": "t",
+    "TimeoutStopUSec": "t", "Type": "s", "UMask": "u", "UnsetEnvironment": "as", "User": "s", "Wants": "as",
+    "WatchdogUSec": "t", "WorkingDirectory": "s",
 }  # fmt: skip
 
 _REFUSED = re.compile(r"\bproperty ([A-Za-z]+)")
@@ -62,6 +73,7 @@ class SystemdUnits:
         self._refused: set[str] = set()
         self._hierarchies = hierarchy.current()
         self.cgroup_version = hierarchy.version_of(self._hierarchies)
+        self._cpuset: Group | None = None
 
     async def connect(self) -> str:
         """Speak to systemd and return its version.  Raises PydockerdError when that is not PID 1."""
@@ -88,16 +100,41 @@ class SystemdUnits:
         group = self._group_of(pid)
         if group is None or not group.endswith(f"/{spec.name}"):
             raise PydockerdError(f"{spec.name} ended as it started: process {pid} is not in it")
-        if self.cgroup_version == 1 and spec.limits.memory:
-            self._limit_swap(group, spec.limits)  # one write of microseconds; a thread would take longer
+        files = files_beside_properties(spec.limits, self.cgroup_version)
+        if any(file.controller == "cpuset" for file in files):
+            await asyncio.to_thread(self._enter_cpuset, spec.name, pid)
+        for file in files:  # writes of microseconds; a thread would take longer
+            self._write(spec.name, group, file)
         return group
 
     async def apply_run_limits(self, name: str, limits: Limits) -> None:
-        properties: dict[str, Value] = {}
-        if limits.pids:
-            properties["TasksMax"] = limits.pids
-        if limits.cpu_quota_per_sec_usec:
-            properties["CPUQuotaPerSecUSec"] = limits.cpu_quota_per_sec_usec
+        await self._set(name, run_properties(limits))
+
+    async def change_limits(self, name: str, limits: Limits, before: Limits) -> None:
+        group = await self.control_group(name)
+        if group is None:
+            raise PydockerdError(f"{name} is gone")
+        files = files_beside_properties(limits, self.cgroup_version, before)
+        if any(file.controller == "cpuset" for file in files):
+            await asyncio.to_thread(self._enter_cpuset, name, *await self.processes(name))
+        properties = birth_properties(limits, self.cgroup_version, before) | run_properties(limits, before)
+        grows = limits.memory == 0 or (before.memory and limits.memory > before.memory)
+        swap_first = grows and any(file.name == SWAP_FILE for file in files)
+        if not swap_first:
+            await self._set(name, properties)
+        for file in files:
+            await asyncio.to_thread(self._write, name, group, file)
+        if swap_first:
+            await self._set(name, properties)
+
+    async def usage(self, name: str) -> Usage | None:
+        group = await self.control_group(name)
+        if group is None:
+            return None
+        places = [(each.version, each.controllers, each.locate(group)) for each in self._hierarchies]
+        return await asyncio.to_thread(usage.read, places)
+
+    async def _set(self, name: str, properties: dict[str, Any]) -> None:
         if properties:
             await self._repeat(lambda: self._link.set(name, typed(properties)))
 
@@ -147,16 +184,27 @@ class SystemdUnits:
         units = await self._repeat(lambda: self._link.call("ListUnitsByPatterns", "asas", [], ["container-*.scope"]))
         return {unit[0] for unit in units if SCOPE_NAME.fullmatch(unit[0])}
 
-    async def oom_counter(self, name: str) -> Path | None:
-        group = await self.control_group(name)
-        if group is None:
-            return None
+    def oom_counter(self, name: str, group: str) -> Path | None:
         if self.cgroup_version == 2:
             return self._tracking().locate(group) / "memory.events"
         memory = self._controller("memory")
         return None if memory is None else memory.locate(group) / "memory.oom_control"
 
+    async def stop_was_asked(self, name: str, since: int) -> bool:
+        return await asyncio.to_thread(stopjobs.was_stopped, name, since)
+
+    async def going_down(self) -> bool:
+        manager = ("org.freedesktop.systemd1.Manager", "SystemState")
+        state = await self._repeat(
+            lambda: self._link.call("Get", "ss", *manager, interface="org.freedesktop.DBus.Properties")
+        )
+        return str(state) == "stopping"
+
     async def remove(self, name: str) -> None:
+        await self._remove(name)
+        self._leave_cpuset(name)
+
+    async def _remove(self, name: str) -> None:
         deadline = time.monotonic() + GONE_WITHIN
         if not await self.processes(name) and await self._collected(name, time.monotonic() + 0.2):
             return
@@ -220,16 +268,7 @@ class SystemdUnits:
             "SendSIGKILL": True,
             "TimeoutStopUSec": spec.stop_timeout_usec,
         }
-        limits = spec.limits
-        if limits.memory:
-            properties["MemoryMax"] = limits.memory
-            if self.cgroup_version == 2:
-                properties["MemorySwapMax"] = INFINITY if limits.swap is None else limits.swap
-        if limits.cpu_shares:
-            if self.cgroup_version == 1:
-                properties["CPUShares"] = limits.cpu_shares
-            else:
-                properties["CPUWeight"] = weight_of_shares(limits.cpu_shares)
+        properties |= birth_properties(spec.limits, self.cgroup_version)
         if spec.devices:
             properties["DevicePolicy"] = "strict"
             properties["DeviceAllow"] = list(spec.devices)
@@ -320,20 +359,45 @@ class SystemdUnits:
             return []
         return [each.locate(group) for each in self._hierarchies if each.version == 2]
 
-    def _limit_swap(self, group: str, limits: Limits) -> None:
-        """systemd has no property for swap on version 1; the scope's group is delegated to us."""
-        memory = self._controller("memory")
-        if memory is None or limits.swap is None:
-            return
-        file = memory.locate(group) / "memory.memsw.limit_in_bytes"
+    def _write(self, name: str, group: str, file: File) -> None:
+        """A limit that systemd has no property for; the scope's group is delegated to us."""
+        where = self._controller(file.controller)
+        if where is None:
+            if self.cgroup_version == 1:
+                raise NotSupported(f"no {file.what} is possible here: there is no {file.controller} controller")
+            where = next(each for each in self._hierarchies if each.version == 2)
+        directory = self._cpuset.base / name if self._cpuset and file.controller == "cpuset" else where.locate(group)
+        path = directory / file.name
         try:
-            file.write_text(str(limits.memory + limits.swap))
+            path.write_text(file.value)
         except FileNotFoundError:
-            if file.parent.is_dir() and "memsw" not in self._refused:
-                self._refused.add("memsw")
-                log.warning("swap is not limited: the kernel does not account for it")
+            if not file.optional:
+                raise NotSupported(f"no {file.what} is possible here: the kernel has no {file.name}") from None
+            if directory.is_dir() and file.value != "-1" and file.name not in self._refused:
+                self._refused.add(file.name)
+                log.warning("no %s: the kernel does not account for it", file.what)
         except OSError as error:
-            raise PydockerdError(f"cannot limit swap in {file}: {error.strerror}") from error
+            raise PydockerdError(f"no {file.what} of {file.value!r} is possible: {path}: {error.strerror}") from error
+
+    def _enter_cpuset(self, name: str, *pids: int) -> None:
+        """systemd leaves the cpuset hierarchy of version 1 alone: the container gets a group of our own there."""
+        where = self._controller("cpuset")
+        if self._cpuset is None and where is not None:
+            self._cpuset = prepare_base(where)
+        if self._cpuset is None:
+            raise NotSupported("no choice of processors is possible here: there is no cpuset controller")
+        self._cpuset.make_base()
+        self._cpuset.create(name)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                (self._cpuset.base / name / "cgroup.procs").write_text(str(pid))
+
+    def _leave_cpuset(self, name: str) -> None:
+        where = self._controller("cpuset")
+        if self.cgroup_version == 2 or where is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            (where.own / BASE / name).rmdir()
 
     def _group_of(self, pid: int) -> str | None:
         """What systemd made of the process, by the kernel's word: cheaper than a question to systemd."""

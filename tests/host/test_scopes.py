@@ -18,7 +18,8 @@ from dockerd_py.errors import Conflict, PydockerdError
 from dockerd_py.units import hierarchy
 from dockerd_py.units.base import Limits, ScopeSpec
 from dockerd_py.units.connect import connect_units
-from dockerd_py.units.systemd import INFINITY, SystemdUnits
+from dockerd_py.units.limits import INFINITY
+from dockerd_py.units.systemd import SystemdUnits
 
 MIB = 1 << 20
 
@@ -188,8 +189,8 @@ def test_a_process_that_takes_more_memory_than_allowed_is_killed_and_counted(hel
         child = "import os\nif os.fork():\n import time; time.sleep(60)\nx = b'x' * (200 << 20)"
         pid, go = held.start(child)
         name = scope_name()
-        await units.start_scope(ScopeSpec(name, limits=Limits(memory=32 * MIB)), pid)
-        counter = await units.oom_counter(name)
+        group = await units.start_scope(ScopeSpec(name, limits=Limits(memory=32 * MIB)), pid)
+        counter = units.oom_counter(name, group)
         assert counter is not None
         go()
         for _ in range(250):
@@ -313,7 +314,7 @@ def test_kill_and_remove_of_a_scope_that_is_gone_do_nothing(held: Held) -> None:
         await units.kill(name, signal.SIGTERM)
         await units.remove(name)
         assert await units.names() - {name} == await units.names()
-        assert await units.oom_counter(name) is None
+        assert await units.usage(name) is None
 
     run(scenario)
 

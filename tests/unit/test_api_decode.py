@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockerd_py.api.decode import decode_create
-from dockerd_py.engine.model import ContainerConfig, HostConfig
+from dockerd_py.engine.model import ContainerConfig, HostConfig, RestartPolicy
 from dockerd_py.engine.mount_model import Bind, MountRequest
 from dockerd_py.errors import BadParameter, NotSupported
 
@@ -51,7 +51,7 @@ def host(**settings_: Any) -> HostConfig:
 def test_the_body_of_docker_run_is_accepted_as_it_is() -> None:
     request = decode_create(CLI_BODY)
     assert request.config == ContainerConfig(image="busybox", cmd=("true",), attach_stdout=True, attach_stderr=True)
-    assert request.host == HostConfig()
+    assert request.host == HostConfig(restart=RestartPolicy("no"))
 
 
 def test_every_setting_that_is_supported_arrives() -> None:
@@ -108,20 +108,15 @@ def test_what_docker_py_sends_by_default_is_accepted() -> None:
         ({"cgroupns": "host"}, "CgroupnsMode"),
         ({"cgroup_parent": "x.slice"}, "CgroupParent"),
         ({"links": {"a": "b"}}, "Links"),
-        ({"mem_reservation": "10m"}, "MemoryReservation"),
-        ({"mem_swappiness": 0}, "MemorySwappiness"),
         ({"oom_kill_disable": True}, "OomKillDisable"),
         ({"oom_score_adj": -5}, "OomScoreAdj"),
         ({"publish_all_ports": True}, "PublishAllPorts"),
         ({"port_bindings": {"80/tcp": 8080}}, "PortBindings"),
         ({"read_only": True}, "ReadonlyRootfs"),
-        ({"restart_policy": {"Name": "always"}}, "RestartPolicy"),
         ({"runtime": "kata"}, "Runtime"),
         ({"security_opt": ["seccomp=unconfined"]}, "SecurityOpt"),
         ({"storage_opt": {"size": "1g"}}, "StorageOpt"),
         ({"sysctls": {"a": "b"}}, "Sysctls"),
-        ({"cpuset_cpus": "0"}, "CpusetCpus"),
-        ({"blkio_weight": 10}, "BlkioWeight"),
         ({"device_cgroup_rules": ["c 1:3 r"]}, "DeviceCgroupRules"),
         ({"isolation": "hyperv"}, "Isolation"),
     ],
@@ -309,7 +304,9 @@ def test_an_entrypoint_is_the_image_s_none_or_given(value: Any, expected: Any) -
 def test_bare_strings_are_lists_of_one_and_no_limit_is_zero() -> None:
     config = decode_create({"Cmd": "true", "Env": "A=1"}).config
     assert (config.cmd, config.env) == (("true",), ("A=1",))
-    assert host(PidsLimit=-1, CpuQuota=-1, MemorySwap=None, Memory=8388608.0) == HostConfig(memory=8 << 20)
+    assert host(PidsLimit=-1, CpuQuota=-1, MemorySwap=None, Memory=8388608.0) == HostConfig(
+        memory=8 << 20, pids_limit=-1, cpu_quota=-1
+    )
 
 
 def test_keys_unknown_to_docker_are_ignored() -> None:

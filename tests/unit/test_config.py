@@ -62,14 +62,19 @@ def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
     assert from_file(tmp_path, "graph: /file\n", "-g", "/flag").root == Path("/flag")
 
 
-@pytest.mark.parametrize("flag", ["-r", "-b=x", "--bip=1", "--dns=1", "--iptables", "--ip-forward", "--ip=1", "--icc",
+@pytest.mark.parametrize(("given", "restart"), [((), None), (("-r",), True), (("-r=false",), False)])
+def test_whether_containers_come_back_is_said_or_left_open(given: tuple[str, ...], restart: bool | None) -> None:
+    assert load(*given).restart is restart
+
+
+@pytest.mark.parametrize("flag", ["-b=x", "--bip=1", "--dns=1", "--iptables", "--ip-forward", "--ip=1", "--icc",
                                   "--mtu=1", "-e=native", "--api-enable-cors"])  # fmt: skip
 def test_a_setting_of_the_first_year_without_its_part_is_refused_by_name(flag: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=flag.partition("=")[0]):
         load(flag)
 
 
-@pytest.mark.parametrize("key", ["restart", "bridge", "bip", "dns", "iptables", "ip-forward", "ip", "icc", "mtu"])
+@pytest.mark.parametrize("key", ["bridge", "bip", "dns", "iptables", "ip-forward", "ip", "icc", "mtu"])
 def test_and_so_is_its_key(key: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{key} is not supported by this version"):
         from_file(tmp_path, f"{key}: 1\n")

@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 
 from dockerd_py.errors import BadParameter
-from dockerd_py.units.base import DEFAULT_DEVICES, SCOPE_NAME, Limits, weight_of_shares
-from dockerd_py.units.cgroupfs import quota_and_period
+from dockerd_py.units.base import DEFAULT_DEVICES, SCOPE_NAME, Limits, Rate, weight_of_shares
 from dockerd_py.units.groups import device_rules
+from dockerd_py.units.limits import (
+    INFINITY,
+    birth_files,
+    birth_properties,
+    numbers_of,
+    quota_and_period,
+    run_properties,
+)
 
 MIB = 1 << 20
 
@@ -68,3 +75,44 @@ def test_a_device_that_this_host_lacks_gives_no_rule() -> None:
 def test_a_malformed_device_is_refused(device: tuple[str, str]) -> None:
     with pytest.raises(BadParameter, match=r"invalid device|no device"):
         list(device_rules((device,)))
+
+
+def test_limits_become_properties_and_changes_of_them_only_what_changed() -> None:
+    limits = Limits(memory=64 * MIB, cpu_shares=512, cpuset_cpus="0-1,9", blkio_read_bps=(Rate("/dev/vda", 5),))
+    assert birth_properties(limits, 2) == {
+        "MemoryMax": 64 * MIB, "MemorySwapMax": 64 * MIB, "CPUWeight": 50, "AllowedCPUs": [0b11, 0b10],
+        "IOReadBandwidthMax": [("/dev/vda", 5)],
+    }  # fmt: skip
+    assert birth_properties(limits, 2, limits) == {}
+    assert birth_properties(Limits(), 2, limits) == {
+        "MemoryMax": INFINITY, "MemorySwapMax": INFINITY, "CPUWeight": 100, "IOReadBandwidthMax": [],
+    }  # fmt: skip
+    assert birth_properties(limits, 1) == {"MemoryMax": 64 * MIB, "CPUShares": 512}
+    assert run_properties(Limits(pids=5, cpu_quota_per_sec_usec=500_000), Limits(pids=5)) == {
+        "CPUQuotaPerSecUSec": 500_000, "CPUQuotaPeriodUSec": INFINITY,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "first"),
+    [
+        (32, 64, "memory.memsw.limit_in_bytes"),
+        (64, 32, "memory.limit_in_bytes"),
+        (64, 0, "memory.memsw.limit_in_bytes"),
+    ],
+)
+def test_memory_is_never_above_memory_and_swap_while_both_change(before: int, after: int, first: str) -> None:
+    old = Limits(memory=before * MIB, memory_swap=before * MIB)
+    new = Limits(memory=after * MIB, memory_swap=after * MIB)
+    assert next(birth_files(new, 1, old)).name == first
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-1", "1-", "1,,2", "0-99999999"])
+def test_lists_of_numbers_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(BadParameter):
+        numbers_of(text)
+
+
+def test_lists_of_numbers_are_read_as_the_kernel_writes_them() -> None:
+    assert numbers_of("0-2,5") == [0, 1, 2, 5]
+    assert numbers_of("7\n".strip()) == [7]

@@ -140,8 +140,8 @@ def test_memory_beyond_the_limit_is_an_oom_kill_that_is_counted(units: CgroupfsU
     needs(units, "memory")
     pid, go = held.start("import os\nif os.fork() == 0: x = b'x' * (200 << 20)\nos.wait()\nos.read(0, 1)")
     name = scope_name()
-    start(units, ScopeSpec(name, limits=Limits(memory=32 * MIB)), pid)
-    counter = asyncio.run(units.oom_counter(name))
+    group = start(units, ScopeSpec(name, limits=Limits(memory=32 * MIB)), pid)
+    counter = units.oom_counter(name, group)
     assert counter is not None
     assert "oom_kill 0\n" in counter.read_text()
     go()
@@ -247,7 +247,7 @@ def test_remove_ends_what_still_lives_and_is_content_with_nothing(units: Cgroupf
     asyncio.run(units.kill(name, signal.SIGTERM))
     assert asyncio.run(units.control_group(name)) is None
     assert asyncio.run(units.processes(name)) == []
-    assert asyncio.run(units.oom_counter(name)) is None
+    assert asyncio.run(units.usage(name)) is None
 
 
 def test_leftovers_of_an_earlier_daemon_are_found(units: CgroupfsUnits, held: Held) -> None:

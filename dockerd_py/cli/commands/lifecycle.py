@@ -28,6 +28,20 @@ def kill(client: Client, given: Parsed) -> int:
     return for_each(given.args, lambda ref: client.post(container_path(ref, "/kill"), {"signal": signal}))
 
 
+def pause(client: Client, given: Parsed) -> int:
+    return for_each(given.args, lambda ref: client.post(container_path(ref, "/pause")))
+
+
+def unpause(client: Client, given: Parsed) -> int:
+    return for_each(given.args, lambda ref: client.post(container_path(ref, "/unpause")))
+
+
+def rename(client: Client, given: Parsed) -> int:
+    old, new = given.args
+    client.post(container_path(old, "/rename"), {"name": new})
+    return 0
+
+
 def rm(client: Client, given: Parsed) -> int:
     query = {"force": given.boolean("force") or None, "v": given.boolean("volumes") or None}
     return for_each(given.args, lambda ref: client.delete(container_path(ref), query))
@@ -76,6 +90,11 @@ COMMANDS = {
         (Flag(("-s", "--signal"), "string", "KILL", "Its name or number"),),
         least=1,
     ),
+    "pause": Command(
+        "pause", "CONTAINER...", "Freeze all processes of containers, until pydocker unpause.", pause, least=1
+    ),
+    "unpause": Command("unpause", "CONTAINER...", "Let the processes of paused containers go on.", unpause, least=1),
+    "rename": Command("rename", "CONTAINER NAME", "Give a container another name.", rename, least=2, most=2),
     "wait": Command("wait", "CONTAINER...", "Wait until each container ends, and print its exit code.", wait, least=1),
     "rm": Command(
         "rm",
