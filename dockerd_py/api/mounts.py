@@ -122,8 +122,7 @@ def mount(value: Mount) -> JsonObject:
     result |= {"Source": value.source, "Destination": value.target}
     if value.type == VOLUME:
         result["Driver"] = value.driver
-    mode = value.mode or ("ro" if value.read_only and value.type == BIND else "")
-    return {**result, "Mode": mode, "RW": not value.read_only, "Propagation": value.propagation}
+    return {**result, "Mode": value.mode, "RW": not value.read_only, "Propagation": value.propagation}
 
 
 def _mount_options(kind: str, options: Fields, invalid: str) -> dict[str, Any]:

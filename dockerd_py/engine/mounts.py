@@ -102,7 +102,7 @@ def plan(
 
 def of_binds(binds: Iterable[Bind]) -> tuple[Mount, ...]:
     """The mounts of a container that was recorded before these were recorded themselves."""
-    return tuple(_of_bind(bind, "") for bind in binds)
+    return tuple(replace(_of_bind(bind, ""), propagation="rprivate") for bind in binds)
 
 
 def check_target(path: str, kind: str) -> str:
@@ -242,9 +242,8 @@ def _of_bind(bind: Bind, driver: str) -> Mount:
     kind = VOLUME if bind.is_volume else BIND
     target = check_target(bind.target, kind)
     if kind == BIND:
-        return Mount(
-            BIND, _normal(bind.source), target, bind.read_only, mode=bind.mode, propagation=bind.propagation
-        )  # fmt: skip
+        mode = bind.mode or ("ro" if bind.read_only else "")
+        return Mount(BIND, _normal(bind.source), target, bind.read_only, mode=mode, propagation=bind.propagation)
     name = check_volume_name(bind.source) if bind.source else ids.new_id()
     check_driver(name, driver)
     return Mount(

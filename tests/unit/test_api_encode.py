@@ -113,7 +113,7 @@ def test_inspect_shows_the_settings_as_they_were_given() -> None:
             binds=(Bind("/a", "/b"), Bind("/c", "/d", True)), memory=1 << 23, memory_swap=-1, pids_limit=5,
             network_mode="none", auto_remove=True, log_options={"tag": "x"},
         ),
-        mounts=(Mount("bind", "/c", "/d", True, propagation="rprivate"),),
+        mounts=(Mount("bind", "/c", "/d", True, mode="ro", propagation="rprivate"),),
         state=State(Status.RUNNING, pid=5, started_at=1_700_000_000_000_000_000),
     )  # fmt: skip
     result = encode.container_inspect(container, NOW)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 from clients import DOCKERS
 from daemons import Daemon, busybox_tar, until
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -629,6 +632,37 @@ def test_the_docker_command_line_works_with_volumes(house: Daemon, docker: list[
     assert run("volume", "rm", "data") == "data"
     anonymous = run("volume", "create")
     assert anonymous in run("volume", "prune", "-f")
+
+
+def test_pydocker_works_with_volumes(house: Daemon) -> None:
+    program = "import sys; sys.argv[0] = 'pydocker'\nfrom dockerd_py.cli.main import main\nsys.exit(main())"
+
+    def run(*words: str, code: int = 0) -> str:
+        argv = [sys.executable, "-c", program, "-H", f"unix://{house.socket}", *words]
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+        assert done.returncode == code, done.stderr
+        return (done.stdout or done.stderr).strip()
+
+    base = ("run", "--rm", "--net=none")
+    assert run("volume", "create", "--label", "a=b", "data") == "data"
+    run(*base, "-v", "data:/x", "busybox", "sh", "-c", "echo hi >/x/f")
+    assert run(*base, "--mount", "src=data,dst=/x,ro", "busybox", "cat", "/x/f") == "hi"
+    assert run(*base, "--mount", "type=tmpfs,dst=/x,tmpfs-size=64k", "--tmpfs", "/y:size=1m", "--shm-size", "2m",
+               "busybox", "sh", "-c", "df -k /x /y /dev/shm | awk 'NR>1 {print $2}'") == "64\n1024\n2048"  # fmt: skip
+    assert run("volume", "ls").split() == ["DRIVER", "VOLUME", "NAME", "local", "data"]
+    assert run("volume", "ls", "-q", "-f", "dangling=false") == ""
+    assert run("volume", "inspect", "-f", "{{.Mountpoint}}", "data") == str(data(house, "data"))
+    assert json.loads(run("inspect", "data"))[0]["Labels"] == {"a": "b"}
+    run("create", "--name", "keeper", "--net=none", "--volume-driver", "local", "seeded", "true")
+    assert run(*base, "--volumes-from", "keeper:ro", "seeded", "cat", "/data/file") == "hello"
+    assert "Local Volumes 2 1 " in " ".join(run("system", "df").split())
+    run("rm", "-v", "keeper")
+    assert run("volume", "ls", "-q") == "data"
+    anonymous = run("volume", "create")
+    assert run("volume", "prune", "-f") == f"Deleted Volumes:\n{anonymous}\n\nTotal reclaimed space: 0 B"
+    assert run("volume", "rm", "nosuch", code=1) == "pydocker: get nosuch: no such volume"
+    assert run("volume", "rm", "data") == "data"
+    assert "has no 'paint'" in run("volume", "paint", code=2)
 
 
 def test_docker_py_works_with_volumes(house: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -90,6 +91,27 @@ def test_a_create_that_is_killed_leaves_whole_volumes_or_none(own_daemon: Daemon
     daemon.stop()
     assert fsck(daemon) == ""
     daemon.start()
+
+
+def test_a_copy_that_is_killed_in_its_midst_does_not_count(own_daemon: Daemon) -> None:
+    seed(own_daemon)
+    own_daemon.post("/volumes/create", {"Name": "before"})
+    volume = own_daemon.root / "volumes/before"
+    body = {"Image": "seeded", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", "Binds": ["before:/data"]}}
+    with own_daemon.connect() as connection:
+        text = json.dumps(body).encode()
+        head = f"POST /v1.43/containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n"
+        connection.sendall(head.encode() + text)
+        while not (volume / "_copying/0").exists() and not (volume / "_data/0").exists():
+            pass
+        own_daemon.stop(signal.SIGKILL)
+    own_daemon.start()
+    assert os.listdir(volume) == ["_data"]
+    assert len(os.listdir(volume / "_data")) in (0, FILES)
+    assert own_daemon.get("/containers/json?all=1").json == []
+    container = own_daemon.post("/containers/create", body).json["Id"]
+    assert len(os.listdir(volume / "_data")) == FILES
+    own_daemon.delete(f"/containers/{container}")
 
 
 def test_a_removal_that_was_under_way_is_finished(own_daemon: Daemon) -> None:
