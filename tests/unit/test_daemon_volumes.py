@@ -660,7 +660,7 @@ def test_pydocker_works_with_volumes(house: Daemon) -> None:
     assert run("volume", "ls", "-q") == "data"
     anonymous = run("volume", "create")
     assert run("volume", "prune", "-f") == f"Deleted Volumes:\n{anonymous}\n\nTotal reclaimed space: 0B"
-    assert run("volume", "rm", "nosuch", code=1) == "pydocker: get nosuch: no such volume"
+    assert run("volume", "rm", "nosuch", code=1) == "pydocker: Error response from daemon: get nosuch: no such volume"
     assert run("volume", "rm", "data") == "data"
     assert "has no 'paint'" in run("volume", "paint", code=2)
 
