@@ -51,7 +51,7 @@ lint: $(VENV)/.tools
 	$(VENV)/bin/mypy tests/host/testhost
 
 test-unit: $(VENV)/.tools
-	@contrib/apt-satisfy btrfs-progs e2fsprogs
+	@contrib/apt-satisfy btrfs-progs e2fsprogs libarchive-tools
 	$(VENV)/bin/pytest $(T)
 
 deb:

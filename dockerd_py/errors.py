@@ -31,6 +31,16 @@ class NotSupported(BadParameter):
     bus_name = BUS_ERROR_PREFIX + "NotSupported"
 
 
+class NotReadable(PydockerdError):
+    """A log that cannot be read back."""
+
+    status = 501
+    bus_name = BUS_ERROR_PREFIX + "NotReadable"
+
+    def __init__(self, driver: str) -> None:
+        super().__init__(f"configured logging driver does not support reading: {driver} keeps nothing")
+
+
 class AmbiguousId(BadParameter):
     """An id prefix that more than one object starts with."""
 

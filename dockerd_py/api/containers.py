@@ -12,6 +12,7 @@ from dockerd_py.api.decode import decode_create
 from dockerd_py.api.decode_host import decode_host, decode_update
 from dockerd_py.api.fields import Fields
 from dockerd_py.api.filters import container_filter
+from dockerd_py.api.graph import image_of
 from dockerd_py.api.routing import Route
 from dockerd_py.api.system import go_architecture
 from dockerd_py.engine.model import Container, HostConfig, WaitCondition, WaitResult
@@ -50,7 +51,12 @@ async def create(call: Call) -> web.StreamResponse:
         await _check_platform(call, platform)
     host = eras.settle_restart_policy(call.version, wanted.host)
     created = await call.engine.containers.create(
-        wanted.config, host, call.text("name"), min_memory=eras.minimum_memory(call.version)
+        wanted.config,
+        host,
+        call.text("name"),
+        image_ref=image_of(call, wanted.config.image),
+        min_memory=eras.minimum_memory(call.version),
+        max_layers=eras.most_layers(call.version),
     )
     return call.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dockerd_py.api import eras, mounts
 from dockerd_py.api.fields import JsonObject
-from dockerd_py.api.filters import network_name
+from dockerd_py.api.filters import matches_repository, network_name
 from dockerd_py.api.routing import ApiVersion
 from dockerd_py.api.times import SECOND, duration, rfc3339
 from dockerd_py.engine.model import (
@@ -121,7 +121,7 @@ def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
         "RepoDigests": list(image.digests),
         "Parent": eras.image_id(version, image.parent_id),
         "Comment": image.comment,
-        "Created": rfc3339(image.created),
+        "Created": rfc3339(image.created) if image.created else _EPOCH,
         "Container": image.container,
         "ContainerConfig": config(image.container_config),
         "DockerVersion": image.docker_version,
@@ -135,11 +135,33 @@ def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
         "Metadata": {"LastTagTime": rfc3339(0)},
     }
-    if eras.is_first_year(version):
-        lower = {"Container": "container", "ContainerConfig": "container_config", "DockerVersion": "docker_version"}
-        kept = ("Size", "VirtualSize", "GraphDriver", "RootFS", "Metadata", "RepoTags", "RepoDigests")
-        result = {key if key in kept else lower.get(key, key.lower()): value for key, value in result.items()}
+    if eras.layers_are_images(version):
+        result["Size"] = image.own_size
+    if eras.spells_images_in_lower_case(version):
+        result = {spelling: result[key] for key, spelling in _FIRST_YEAR_KEYS.items()}
+        if image.config == ContainerConfig():
+            result["config"] = None
     return result
+
+
+# Where nothing of its making may differ, an image says that it is of this time.
+_EPOCH = "1970-01-01T00:00:00Z"
+
+# All that inspect said of an image until 1.11.
+_FIRST_YEAR_KEYS = {
+    "Id": "id",
+    "Parent": "parent",
+    "Comment": "comment",
+    "Created": "created",
+    "Container": "container",
+    "ContainerConfig": "container_config",
+    "DockerVersion": "docker_version",
+    "Author": "author",
+    "Config": "config",
+    "Architecture": "architecture",
+    "Os": "os",
+    "Size": "Size",
+}
 
 
 def image_summary(image: Image, version: ApiVersion, shared: int = -1) -> JsonObject:
@@ -157,14 +179,33 @@ def image_summary(image: Image, version: ApiVersion, shared: int = -1) -> JsonOb
         "RepoDigests": digests,
         "RepoTags": tags,
         "SharedSize": shared,
-        "Size": image.size,
+        "Size": image.own_size if eras.layers_are_images(version) else image.size,
         "VirtualSize": image.size,
     }
 
 
-def image_changes(changes: Sequence[ImageChange], version: ApiVersion) -> list[JsonObject]:
+def first_year_images(image: Image, pattern: str, version: ApiVersion) -> list[JsonObject]:
+    """The items of the list for one image; of its names, those whose repository matches ``pattern``."""
+    names = [name for name in image.tags if not pattern or matches_repository(name, pattern)]
+    common = {
+        "Id": image.id,
+        "ParentId": image.parent_id,
+        "Created": image.created // SECOND,
+        "Size": image.own_size,
+        "VirtualSize": image.size,
+    }
+    if not eras.lists_images_by_tag(version):
+        return [{"RepoTags": names or [UNNAMED], **common}]
+    pairs = [name.rpartition(":") for name in names or [UNNAMED]]
+    return [{"Repository": repository, "Tag": tag, **common} for repository, _, tag in pairs]
+
+
+def image_changes(changes: Sequence[ImageChange], version: ApiVersion, removed: str = "") -> list[JsonObject]:
+    """``removed`` is the id of the image that was named."""
     return [
-        {"Untagged": change.untagged} if change.untagged else {"Deleted": eras.image_id(version, change.deleted)}
+        {"Untagged": change.untagged if eras.names_untagged(version) else removed}
+        if change.untagged
+        else {"Deleted": eras.image_id(version, change.deleted)}
         for change in changes
     ]
 
@@ -184,7 +225,9 @@ def history_entry(entry: HistoryEntry, version: ApiVersion) -> JsonObject:
 
 
 def event(value: Event, version: ApiVersion) -> JsonObject:
-    identity = eras.image_id(version, value.id) if value.type == "image" and _is_id(value.id) else value.id
+    identity = value.id
+    if value.type == "image" and eras.layers_are_images(version):
+        identity = identity.removeprefix("sha256:")
     result: JsonObject = {}
     if value.type in ("container", "image"):
         result["status"] = value.action
@@ -389,7 +432,3 @@ def _add_sizes(result: JsonObject, container: Container) -> None:
         result["SizeRw"] = container.size_rw
     if container.size_root_fs is not None:
         result["SizeRootFs"] = container.size_root_fs
-
-
-def _is_id(text: str) -> bool:
-    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)

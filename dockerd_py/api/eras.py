@@ -11,6 +11,7 @@ from dataclasses import replace
 from dockerd_py.api.call import dump
 from dockerd_py.api.routing import ApiVersion
 from dockerd_py.engine.model import HostConfig
+from dockerd_py.errors import AmbiguousId, PydockerdError
 
 FIRST_YEAR = (1, 10)
 """The last version of the first year; what follows up to 1.23 is answered as its nearest neighbour."""
@@ -20,6 +21,11 @@ MEBIBYTE = 1 << 20
 
 def is_first_year(version: ApiVersion) -> bool:
     return version <= FIRST_YEAR
+
+
+def error_status(version: ApiVersion, error: PydockerdError) -> int:
+    """An ambiguous id was an unknown one before 1.24."""
+    return 404 if version < (1, 24) and isinstance(error, AmbiguousId) else error.status
 
 
 def error_body(version: ApiVersion, message: str) -> tuple[bytes, str]:
@@ -34,11 +40,55 @@ def minimum_memory(version: ApiVersion) -> int:
     return 512 << 10 if is_first_year(version) else 6 * MEBIBYTE
 
 
+def layers_are_images(version: ApiVersion) -> bool:
+    """Whether each layer is an image with an id and a parent, which ended with 1.22."""
+    return version < (1, 22)
+
+
 def image_id(version: ApiVersion, identity: str) -> str:
     """The digest's algorithm is part of an image's id since 1.22."""
     if not identity:
         return ""
-    return identity if version < (1, 22) else f"sha256:{identity}"
+    return identity if layers_are_images(version) else f"sha256:{identity}"
+
+
+def spells_images_in_lower_case(version: ApiVersion) -> bool:
+    """Whether the keys of an image's inspect are those of the first year; 1.12 renamed them."""
+    return version < (1, 12)
+
+
+def lists_images_by_tag(version: ApiVersion) -> bool:
+    """Whether the list of images has an entry a name, with Repository and Tag, instead of RepoTags."""
+    return version < (1, 7)
+
+
+def has_image_graph(version: ApiVersion) -> bool:
+    """Whether there is ``/images/viz``."""
+    return version < (1, 7)
+
+
+def tells_what_was_removed(version: ApiVersion) -> bool:
+    """Whether the answer to the removal of an image lists what went; it is empty before."""
+    return version >= (1, 2)
+
+
+def names_untagged(version: ApiVersion) -> bool:
+    """Whether the removal of a name tells that name; before it tells the image's id."""
+    return version >= (1, 10)
+
+
+def has_force_for_images(version: ApiVersion) -> bool:
+    return version >= (1, 10)
+
+
+def streams_json(version: ApiVersion) -> bool:
+    """Whether long operations tell their progress in JSON, or in plain text."""
+    return version >= (1, 1)
+
+
+def has_progress_detail(version: ApiVersion) -> bool:
+    """Whether progress comes as numbers; before, as text."""
+    return version >= (1, 8)
 
 
 def multiplexes(version: ApiVersion) -> bool:
@@ -92,6 +142,12 @@ def settle_restart_policy(version: ApiVersion, host: HostConfig) -> HostConfig:
 
 def exit_status(version: ApiVersion, code: int, ago: str) -> str:
     return f"Exit {code}" if is_first_year(version) else f"Exited ({code}) {ago} ago"
+
+
+def most_layers(version: ApiVersion) -> int | None:
+    """How many layers the image of a new container may have, where fewer than an image can have.  (The first year's
+    server kept room for two of the container's own below its limit of 127, and said so from 1.9 on.)"""
+    return 124 if (1, 9) <= version <= FIRST_YEAR else None
 
 
 def names_untagged_images(version: ApiVersion) -> bool:

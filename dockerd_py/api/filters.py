@@ -186,6 +186,12 @@ def matches_reference(tag: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(candidate, pattern) for candidate in candidates)
 
 
+def matches_repository(tag: str, pattern: str) -> bool:
+    """Whether the repository of "repo:tag" matches a glob, whose ``*`` leaves no part of the path out."""
+    parts, globs = tag.rpartition(":")[0].split("/"), pattern.split("/")
+    return len(parts) == len(globs) and all(map(fnmatch.fnmatchcase, parts, globs))
+
+
 def network_name(container: Container) -> str:
     mode = container.host.network_mode
     return "bridge" if mode in ("", "default") else mode

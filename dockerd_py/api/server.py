@@ -17,9 +17,21 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from dockerd_py.api import archives, containers, contents, images, stats, streams, system, upkeep, volumes
+from dockerd_py.api import (
+    archives,
+    containers,
+    contents,
+    graph,
+    images,
+    stats,
+    streams,
+    system,
+    upkeep,
+    volumes,
+    websocket,
+)
 from dockerd_py.api.call import COMMON_HEADERS, Call
-from dockerd_py.api.eras import error_body
+from dockerd_py.api.eras import error_body, error_status
 from dockerd_py.api.hijack import ClientGone, Front, NoAnswer
 from dockerd_py.api.routing import ApiVersion, Routes, split_version
 from dockerd_py.errors import PydockerdError
@@ -54,7 +66,9 @@ class ApiServer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        parts = (system, containers, contents, upkeep, images, volumes, archives, streams, stats)
+        parts = (
+            system, containers, contents, upkeep, graph, images, volumes, archives, streams, stats, websocket,
+        )  # fmt: skip
         self._routes = Routes(tuple(route for part in parts for route in part.ROUTES))
         self._fronts: dict[asyncio.BaseTransport, Front] = {}
         self._servers: list[asyncio.AbstractServer] = []
@@ -119,7 +133,7 @@ class ApiServer:
         except PydockerdError as error:
             if error.status >= 500:
                 log.error("%s %s: %s", request.method, request.path, error)
-            return self._failed(call, version, error.status, str(error), front)
+            return self._failed(call, version, error_status(version, error), str(error), front)
         except ClientGone:
             return NoAnswer()
         except Exception as error:

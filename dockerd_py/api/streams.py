@@ -11,7 +11,7 @@ from dockerd_py.api import eras
 from dockerd_py.api.call import Call
 from dockerd_py.api.framing import UPGRADE_HEADER
 from dockerd_py.api.hijack import NoAnswer
-from dockerd_py.api.logframes import encoder
+from dockerd_py.api.logframes import encoder, spell_details
 from dockerd_py.api.routing import Route
 from dockerd_py.engine.model import AttachOptions, LogOptions
 from dockerd_py.errors import BadParameter, PydockerdError
@@ -32,7 +32,8 @@ async def logs(call: Call) -> web.StreamResponse:
         raise BadParameter("Bad parameters: you must choose at least one stream")
     container = call.engine.containers.get(call.name)
     framed = not container.config.tty
-    encode = encoder(framed=framed, timestamps=call.flag("timestamps"), details=call.flag("details"))
+    details = spell_details(call.engine.containers.log_attributes(container.id)) if call.flag("details") else b""
+    encode = encoder(framed=framed, timestamps=call.flag("timestamps"), details=details)
 
     async def pump() -> web.StreamResponse:
         async with contextlib.aclosing(call.engine.containers.logs(container.id, options)) as batches:

@@ -9,7 +9,7 @@ import platform
 
 from aiohttp import web
 
-from dockerd_py.api import encode
+from dockerd_py.api import encode, eras
 from dockerd_py.api.call import COMMON_HEADERS, Call, dump
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import event_filter
@@ -70,7 +70,10 @@ async def version(call: Call) -> web.StreamResponse:
 
 
 async def info(call: Call) -> web.StreamResponse:
-    return call.json(_info(await call.engine.info()))
+    result = _info(await call.engine.info())
+    if eras.layers_are_images(call.version):
+        result["Images"] = len(call.engine.graph)
+    return call.json(result)
 
 
 async def events(call: Call) -> web.StreamResponse:

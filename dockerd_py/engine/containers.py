@@ -18,7 +18,7 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
-from dockerd_py.engine import attach, forms, mounts, names, resources, settings, signals, stats
+from dockerd_py.engine import attach, forms, logsettings, mounts, names, resources, settings, signals, stats
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
 from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle, stop_signal
@@ -78,6 +78,7 @@ class Containers:
         events: EventLog,
         *,
         log_driver: str,
+        log_options: dict[str, str],
         runtime: str,
     ) -> None:
         self._paths = paths
@@ -92,6 +93,7 @@ class Containers:
         self._events = events
         self._logs = Logs(paths)
         self._log_driver = log_driver
+        self._log_options = log_options
         self._runtime = runtime
         self._by_id: dict[str, Record] = {}
         self._by_name: dict[str, Record] = {}
@@ -134,12 +136,25 @@ class Containers:
         """The containers made from an image: (id, whether it runs)."""
         return [(r.id, r.state.active) for r in self._by_id.values() if r.image_id == image_id]
 
+    def images_in_use(self) -> set[str]:
+        """The ids of the images, or layers, that containers were made from."""
+        return {record.image_id for record in self._by_id.values()}
+
     # Making and removing
 
     async def create(
-        self, config: ContainerConfig, host: HostConfig, name: str = "", *, min_memory: int = resources.MIN_MEMORY
+        self,
+        config: ContainerConfig,
+        host: HostConfig,
+        name: str = "",
+        *,
+        image_ref: str = "",
+        min_memory: int = resources.MIN_MEMORY,
+        max_layers: int | None = None,
     ) -> Created:
         """Make a container of an image, not yet running.
+
+        image_ref: what `Graph.exact` made of ``config.image``.  max_layers: that the image may have (None: any it can).
 
         Raises NoSuchImage; Conflict for a taken name; BadParameter and NotSupported for the settings; NoSuchContainer
         for another one whose volumes it is to have.
@@ -147,11 +162,16 @@ class Containers:
         if name:
             name = ids.check_name(name)
             self._check_free(name)
-        image = self._images.get(config.image)
+        image = self._images.get(image_ref or config.image)
+        if max_layers is not None and len(image.diff_ids) > max_layers:
+            raise PydockerdError("Cannot create container with more than 127 parents")
         merged = settings.merge(config, image.config)
         path, *args = settings.command_of(merged)
         warnings = settings.check(merged, host, min_memory)
         check_restart_policy(host.restart, auto_remove=host.auto_remove)
+        log_driver = host.log_driver or self._log_driver
+        host = replace(host, log_options=logsettings.effective(host, self._log_driver, self._log_options))
+        logsettings.check(log_driver, host.log_options)
         mounted = mounts.plan(
             merged, host, mounts_of=self._mounts_of, data=self._store.volumes.data, root=self._paths.root
         )
@@ -168,7 +188,7 @@ class Containers:
             host=host,
             state=State(),
             driver=self._store.driver.name,
-            log_driver=host.log_driver or self._log_driver,
+            log_driver=log_driver,
             path=path,
             args=tuple(args),
             runtime=self._runtime,
@@ -371,6 +391,11 @@ class Containers:
         async with aclosing(self._logs.read(record, options)) as batches:
             async for batch in batches:
                 yield batch
+
+    def log_attributes(self, ref: str) -> dict[str, str]:
+        """The labels and variables that its log options choose for every line.  Raises NoSuchContainer."""
+        record = self.record(ref)
+        return logsettings.attributes_of(record.config, record.host.log_options)
 
     async def export(self, ref: str) -> AsyncGenerator[bytes, None]:
         """Its root filesystem as one tar, whether it runs or not; to be closed.

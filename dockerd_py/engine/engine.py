@@ -10,11 +10,12 @@ from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import host
+from dockerd_py.engine import host, logsettings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
+from dockerd_py.engine.graph import Graph
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Status, SystemInfo
@@ -58,6 +59,7 @@ class Engine:
         self.config = config
         self.containers = containers
         self.images = images
+        self.graph = Graph(store, images)
         self.contents = contents
         self.upkeep = upkeep
         self.volumes = volumes
@@ -90,15 +92,16 @@ class Engine:
             volumes = Volumes(store, events)
             lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtime, volumes)
             log_driver = config.log_driver or _choose_log_driver(units)
+            logsettings.check(log_driver, config.log_options)
             restarts = Restarts(config, lifecycle, units)
             pausing = Pausing(lifecycle, units, events)
             updates = Updates(store, lifecycle, units, events)
             name = Path(runtime.binary).name
             containers = Containers(
                 paths, store, images, lifecycle, restarts, pausing, updates, units, volumes, events,
-                log_driver=log_driver, runtime=name,
+                log_driver=log_driver, log_options=dict(config.log_options), runtime=name,
             )  # fmt: skip
-            images.users = containers.users_of
+            images.users, images.in_use = containers.users_of, containers.images_in_use
             contents = Contents(paths, store, containers, images, volumes, units, events)
             upkeep = Upkeep(config.root, store, containers, images, contents, events)
             engine = cls(

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import forms, signals
+from dockerd_py.engine import forms, logsettings, signals
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.model import Container, State, Status, WaitResult
@@ -210,9 +210,10 @@ class Lifecycle:
                 width=0,
                 epoch=record.log_end.epoch,
                 log_driver=record.log_driver,
-                log_path=str(self._paths.log_file(record.id)),
+                log_path=str(self._paths.log_file(record.id, record.log_driver)),
                 log_fields=log_fields(record),
                 log_names=log_names(record),
+                log_settings=logsettings.for_monitor(record),
             )
         )
         self.adopt(record, monitor)
@@ -413,14 +414,15 @@ def log_names(record: Record) -> list[str]:
 
 def log_fields(record: Record) -> dict[str, str]:
     """The journal fields of every line, as Docker's journald driver names them."""
-    short = record.id[:12]
+    short, tag = record.id[:12], logsettings.tag_of(record)
     return {
+        **logsettings.journal_fields(record.config, record.host.log_options),
         "CONTAINER_ID": short,
         "CONTAINER_ID_FULL": record.id,
         "CONTAINER_NAME": record.name,
-        "CONTAINER_TAG": short,
+        "CONTAINER_TAG": tag,
         "IMAGE_NAME": record.config.image or record.image_id,
-        "SYSLOG_IDENTIFIER": short,
+        "SYSLOG_IDENTIFIER": tag,
     }
 
 

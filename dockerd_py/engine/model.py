@@ -229,6 +229,7 @@ class Image:
     docker_version: str
     driver: str
     container_count: int = 0
+    own_size: int = 0  # where each layer is an image: what this one adds to its parent; else as ``size``
     container: str = ""  # the container that it was committed from
     container_config: ContainerConfig = field(default_factory=ContainerConfig)
 

@@ -110,8 +110,9 @@ class Paths:
     def monitor_socket(self, container_id: str) -> str:
         return str(self.run / container_id / "monitor.sock")
 
-    def log_file(self, container_id: str) -> Path:
-        return self.containers / container_id / f"{container_id}-json.log"
+    def log_file(self, container_id: str, driver: str = "json-file") -> Path:
+        """Where the lines are, of a driver that has files, or a readable copy in one."""
+        return self.containers / container_id / f"{container_id}-{'json' if driver == 'json-file' else 'local'}.log"
 
 
 def snapshot(record: Record, paths: Paths) -> Container:

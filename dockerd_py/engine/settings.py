@@ -10,8 +10,6 @@ from dockerd_py.engine import resources, signals
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter, NotSupported
 
-LOG_OPTIONS = {"tag", "labels", "env"}
-LOG_DRIVERS = ("journald", "json-file", "none")
 NETWORK_MODES = ("default", "bridge", "none", "host")
 
 
@@ -78,7 +76,6 @@ def check(config: ContainerConfig, host: HostConfig, min_memory: int) -> list[st
     resources.check(host, min_memory)
     if host.shm_size < 0:
         raise BadParameter("SHM size can not be less than 0")
-    _check_log(host)
     return _check_network(config, host)
 
 
@@ -86,17 +83,6 @@ def _check_hostname(config: ContainerConfig) -> None:
     for name in (config.hostname, config.domainname):
         if len(name) > 63 or any(not (c.isalnum() or c in "-._") for c in name) or name.startswith("-"):
             raise BadParameter(f"invalid hostname format: {name}")
-
-
-
-
-def _check_log(host: HostConfig) -> None:
-    if host.log_driver and host.log_driver not in LOG_DRIVERS:
-        raise BadParameter(
-            f"logger: no log driver named '{host.log_driver}' is registered: there are {', '.join(LOG_DRIVERS)}"
-        )
-    for option in host.log_options:
-        raise NotSupported(f"log option {option!r} is not supported by this version")
 
 
 def _check_network(config: ContainerConfig, host: HostConfig) -> list[str]:

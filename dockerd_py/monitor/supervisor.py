@@ -36,13 +36,15 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dockerd_py.monitor import PROTOCOL_VERSION, spool, wire
 from dockerd_py.monitor.clients import Attached, Client, Follower, read_memfd
 from dockerd_py.monitor.control import Control, Refused, Reply
+from dockerd_py.monitor.drivers import make
+from dockerd_py.monitor.journalwriter import JournalWriter
 from dockerd_py.monitor.lines import LineSplitter, Piece
-from dockerd_py.monitor.logwriters import RETRY_SECONDS, JournalWriter, make
+from dockerd_py.monitor.logwriters import RETRY_SECONDS
 from dockerd_py.monitor.loop import Loop
 from dockerd_py.monitor.ociruntime import OciRuntime
 from dockerd_py.monitor.oom import OomWatch
@@ -75,6 +77,7 @@ class Config(NamedTuple):
     log_path: str
     log_fields: dict[str, str]
     log_names: list[str]
+    log_settings: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
 class Supervisor:
@@ -98,6 +101,7 @@ class Supervisor:
             fields=config.log_fields,
             names=config.log_names,
             epoch=config.epoch,
+            settings=config.log_settings,
         )
         self.log_waits = False
         self.names = config.log_names

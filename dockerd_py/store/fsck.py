@@ -22,7 +22,7 @@ from dockerd_py.store.containers import READY
 from dockerd_py.store.drivers.base import TRASH, Driver
 from dockerd_py.store.drivers.choose import DRIVERS, PROBE_PREFIX
 from dockerd_py.store.files import shown, store_errors
-from dockerd_py.store.layers import chain_id
+from dockerd_py.store.layer_ids import chain_id
 from dockerd_py.store.migrations import MIGRATIONS
 
 Report = Callable[[str], None]

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from dockerd_py.store.archive import copyup
-from dockerd_py.store.archive.helpers import answer
+from dockerd_py.store.archive.helper import answer
 from dockerd_py.store.files import store_errors
 from dockerd_py.store.volume_mounts import VolumeMounts
 from dockerd_py.store.volumes import VolumeRow, VolumeStore
@@ -33,7 +33,7 @@ async def fill(
         in_place = fresh and not in_mount
         beside = "" if in_place else copyup.beside(directory, data, mounted=in_mount)
         arguments = {"root": str(root), "path": path, "data": str(data), "beside": beside, "daemon": os.getpid()}
-        await answer("copyup", arguments)
+        await answer("copyup", arguments, doing=f"cannot fill the volume {row.name}")
 
 
 def _needs_helper(root: Path, path: str, directory: Path, data: Path, *, in_mount: bool) -> bool:

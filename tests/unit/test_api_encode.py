@@ -196,17 +196,17 @@ def frame(stream: int, data: bytes) -> bytes:
 
 def test_each_record_is_a_frame() -> None:
     expected = b"".join(frame(record.stream, record.data) for record in LINES)
-    assert encoder(framed=True, timestamps=False, details=False)(LINES) == expected
-    assert encoder(framed=False, timestamps=False, details=False)(LINES) == b"one\ntwo\npartial\nno end"
+    assert encoder(framed=True, timestamps=False)(LINES) == expected
+    assert encoder(framed=False, timestamps=False)(LINES) == b"one\ntwo\npartial\nno end"
 
 
 def test_a_line_has_its_time_once_and_with_nine_digits() -> None:
-    encode_ = encoder(framed=False, timestamps=True, details=False)
+    encode_ = encoder(framed=False, timestamps=True)
     assert encode_(LINES[:3]) + encode_(LINES[3:]) == (
         b"2023-11-14T22:13:20.000000001Z one\n"
         b"2023-11-14T22:13:21.500000000Z two\n"
         b"2023-11-14T22:13:22.000000000Z partial\n"
         b"2023-11-14T22:13:24.000000000Z no end"
     )
-    framed = encoder(framed=True, timestamps=True, details=True)(LINES[:1])
+    framed = encoder(framed=True, timestamps=True, details=b" ")(LINES[:1])
     assert framed == frame(STDOUT, b"2023-11-14T22:13:20.000000001Z  one\n")

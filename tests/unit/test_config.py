@@ -103,7 +103,8 @@ def test_a_wrong_file_is_refused_with_its_reason(tmp_path: Path, text: str, mess
         (["--nosuch"], "nosuch"),
         (["extra"], "extra"),
         (["--start-timeout=0"], "at least 1 second"),
-        (["--log-driver=syslog"], "unknown log driver 'syslog'"),
+        (["--log-driver=smoke"], "unknown log driver 'smoke'"),
+        (["--log-opt=tag"], "--log-opt tag: it must be KEY=VALUE"),
         (["-g", ""], "--graph needs a directory"),
     ],
 )

@@ -180,6 +180,13 @@ def test_layer_128_is_refused(own_daemon: Daemon) -> None:
     depth = 1
     container = own_daemon.create("true")
     while depth < 127:
+        if depth in (124, 125):
+            for version in ("1.8", "1.9", "1.10", "1.24"):
+                body = {"Image": image, "Cmd": ["true"]}
+                reply = own_daemon.call("POST", "/containers/create", body, version=version)
+                refused = depth == 125 and version in ("1.9", "1.10")
+                assert reply.status == (500 if refused else 201), reply.data
+                assert (b"Cannot create container with more than 127 parents" in reply.data) == refused
         tar = _tar_with(f"file{depth}")
         assert own_daemon.call("PUT", f"/containers/{container}/archive?path=/", tar).status == 200
         image = commit(own_daemon, container)

@@ -23,7 +23,7 @@ from typing import Any
 
 from dockerd_py.confined import open_in_root
 from dockerd_py.errors import BadParameter, StoreError
-from dockerd_py.store.archive.program import begin, run
+from dockerd_py.store.archive.program import begin, run, walk_deep
 
 COPYING, COPIED = "_copying", "_copied"
 HIDDEN = ".pydockerd"
@@ -51,6 +51,7 @@ def main(arguments: dict[str, Any]) -> None:
         if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0 or os.getppid() != arguments["daemon"]:
             raise StoreError("the daemon ended")
         os.umask(0)
+        walk_deep()
         root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         source = open_in_root(root, arguments["path"], os.O_RDONLY | os.O_DIRECTORY)
         beside: str = arguments["beside"]
