@@ -9,14 +9,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dockerd_py.api import eras
+from dockerd_py.api import eras, mounts
 from dockerd_py.api.encode_confine import confinement
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import matches_repository, network_name
 from dockerd_py.api.routing import ApiVersion
 from dockerd_py.api.times import SECOND, duration, rfc3339
 from dockerd_py.engine.model import (
-    Bind,
     Container,
     ContainerConfig,
     DeviceRate,
@@ -25,10 +24,10 @@ from dockerd_py.engine.model import (
     HostConfig,
     Image,
     ImageChange,
-    Mount,
     State,
     Status,
 )
+from dockerd_py.engine.mount_model import Volume
 
 UNNAMED = "<none>:<none>"
 
@@ -56,17 +55,31 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "ExecIDs": None,
         "HostConfig": _host_config(container),
         "GraphDriver": {"Data": None, "Name": container.driver},
-        "Mounts": [_mount(mount) for mount in container.mounts],
+        "Mounts": [mounts.mount(mount) for mount in container.mounts],
         "Config": config(container.config),
         "NetworkSettings": _network_settings(container),
     }
     _add_sizes(result, container)
+    if eras.lists_volumes_by_target(version):
+        shown = [mount for mount in container.mounts if mount.source]
+        result["Volumes"] = {mount.target: mount.source for mount in shown}
+        result["VolumesRW"] = {mount.target: not mount.read_only for mount in shown}
     if eras.is_first_year(version):
         result["ID"] = result.pop("Id")
-        result["Volumes"] = {mount.target: mount.source for mount in container.mounts}
-        result["VolumesRW"] = {mount.target: not mount.read_only for mount in container.mounts}
         result["State"]["Ghost"] = False
     return result
+
+
+def volume(value: Volume) -> JsonObject:
+    return {
+        "CreatedAt": rfc3339(value.created // SECOND * SECOND),
+        "Driver": value.driver,
+        "Labels": value.labels or None,
+        "Mountpoint": value.mountpoint,
+        "Name": value.name,
+        "Options": value.options or None,
+        "Scope": "local",
+    }
 
 
 def container_summary(container: Container, version: ApiVersion, image: str) -> JsonObject:
@@ -84,7 +97,7 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
         "Status": status_text(container.state, version),
         "HostConfig": {"NetworkMode": container.host.network_mode},
         "NetworkSettings": {"Networks": _networks(container)},
-        "Mounts": [_mount(mount) for mount in container.mounts],
+        "Mounts": [mounts.mount(mount) for mount in container.mounts],
     }
     _add_sizes(result, container)
     return result
@@ -292,7 +305,7 @@ def _state(state: State) -> JsonObject:
 def _host_config(container: Container) -> JsonObject:
     host: HostConfig = container.host
     return {
-        "Binds": [_bind(bind) for bind in host.binds] or None,
+        "Binds": [mounts.bind(bind) for bind in host.binds] or None,
         "ContainerIDFile": host.container_id_file,
         "LogConfig": {"Type": container.log_driver, "Config": host.log_options},
         "NetworkMode": host.network_mode,
@@ -318,6 +331,11 @@ def _host_config(container: Container) -> JsonObject:
         "BlkioDeviceWriteIOps": _rates(host.blkio_write_iops),
         "Runtime": container.runtime,
         **confinement(host),
+        "VolumeDriver": host.volume_driver,
+        "VolumesFrom": list(host.volumes_from) or None,
+        "ShmSize": host.shm_size,
+        **({"Mounts": [mounts.request(one) for one in host.mounts]} if host.mounts else {}),
+        **({"Tmpfs": host.tmpfs} if host.tmpfs else {}),
         **_HOST_DEFAULTS,
     }
 
@@ -328,13 +346,10 @@ def _rates(rates: tuple[DeviceRate, ...], value: str = "Rate") -> list[JsonObjec
 
 # What the engine has no setting for yet, as Docker shows it when it is not set.
 _HOST_DEFAULTS: dict[str, Any] = {
-    "VolumeDriver": "",
-    "VolumesFrom": None,
     "ConsoleSize": [0, 0],
     "Cgroup": "",
     "Links": None,
     "PublishAllPorts": False,
-    "ShmSize": 67108864,
     "Isolation": "",
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
@@ -391,21 +406,6 @@ def _networks(container: Container) -> JsonObject:
             "DriverOpts": None,
         }
     }
-
-
-def _mount(mount: Mount) -> JsonObject:
-    return {
-        "Type": "bind",
-        "Source": mount.source,
-        "Destination": mount.target,
-        "Mode": "ro" if mount.read_only else "",
-        "RW": not mount.read_only,
-        "Propagation": "rprivate",
-    }
-
-
-def _bind(bind: Bind) -> str:
-    return f"{bind.source}:{bind.target}:ro" if bind.read_only else f"{bind.source}:{bind.target}"
 
 
 def _add_sizes(result: JsonObject, container: Container) -> None:

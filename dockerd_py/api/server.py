@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from dockerd_py.api import archives, containers, contents, graph, images, stats, streams, system, upkeep, websocket
+from dockerd_py.api import (
+    archives,
+    containers,
+    contents,
+    graph,
+    images,
+    stats,
+    streams,
+    system,
+    upkeep,
+    volumes,
+    websocket,
+)
 from dockerd_py.api.call import COMMON_HEADERS, Call
 from dockerd_py.api.eras import error_body, error_status
 from dockerd_py.api.hijack import ClientGone, Front, NoAnswer
@@ -54,7 +66,9 @@ class ApiServer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        parts = (system, containers, contents, upkeep, graph, images, archives, streams, stats, websocket)
+        parts = (
+            system, containers, contents, upkeep, graph, images, volumes, archives, streams, stats, websocket,
+        )  # fmt: skip
         self._routes = Routes(tuple(route for part in parts for route in part.ROUTES))
         self._fronts: dict[asyncio.BaseTransport, Front] = {}
         self._servers: list[asyncio.AbstractServer] = []

@@ -127,7 +127,7 @@ def _info(info: SystemInfo) -> JsonObject:
         "Driver": info.driver,
         "DriverStatus": [list(pair) for pair in info.driver_status],
         "Plugins": {
-            "Volume": [],
+            "Volume": ["local"],
             "Network": ["host", "none"],
             "Authorization": None,
             "Log": ["journald", "json-file"] if info.init_system == "systemd" else ["json-file"],

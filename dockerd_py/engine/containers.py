@@ -18,7 +18,19 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
-from dockerd_py.engine import attach, confine, forms, logsettings, lxcconf, names, resources, settings, signals, stats
+from dockerd_py.engine import (
+    attach,
+    confine,
+    forms,
+    logsettings,
+    lxcconf,
+    mounts,
+    names,
+    resources,
+    settings,
+    signals,
+    stats,
+)
 from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
@@ -38,11 +50,13 @@ from dockerd_py.engine.model import (
     WaitCondition,
     WaitResult,
 )
+from dockerd_py.engine.mount_model import VOLUME, Mount
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths, Record, snapshot
 from dockerd_py.engine.restarts import Restarts
 from dockerd_py.engine.restarts import check as check_restart_policy
 from dockerd_py.engine.updates import Updates
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import (
     AlreadyInState,
     AmbiguousId,
@@ -77,6 +91,7 @@ class Containers:
         pausing: Pausing,
         updates: Updates,
         units: Units,
+        volumes: Volumes,
         events: EventLog,
         *,
         log_driver: str,
@@ -92,6 +107,7 @@ class Containers:
         self._pausing = pausing
         self._updates = updates
         self._units = units
+        self._volumes = volumes
         self._events = events
         self._logs = Logs(paths)
         self._log_driver = log_driver
@@ -160,7 +176,8 @@ class Containers:
 
         image_ref: what `Graph.exact` made of ``config.image``.  max_layers: that the image may have (None: any it can).
 
-        Raises NoSuchImage; Conflict for a taken name; BadParameter and NotSupported for the settings.
+        Raises NoSuchImage; Conflict for a taken name; BadParameter and NotSupported for the settings; NoSuchContainer
+        for another one whose volumes it is to have.
         """
         if name:
             name = ids.check_name(name)
@@ -176,6 +193,12 @@ class Containers:
         log_driver = host.log_driver or self._log_driver
         host = replace(host, log_options=logsettings.effective(host, self._log_driver, self._log_options))
         logsettings.check(log_driver, host.log_options)
+        mounted = mounts.plan(
+            merged, host, mounts_of=self._mounts_of, data=self._store.volumes.data, root=self._paths.root
+        )
+        await asyncio.to_thread(mounts.check_sources, mounted)
+        if name:
+            self._check_free(name)
         container_id = ids.new_id()
         record = Record(
             id=container_id,
@@ -190,15 +213,19 @@ class Containers:
             path=path,
             args=tuple(args),
             runtime=self._check_runtime(host.runtime),
+            mounts=mounted,
         )
         self._lifecycle.expect_start()
         self._by_name[record.name] = record  # taken from here on, also for whoever asks while we wait
         try:
-            await self._store.create_container(row_of(record), self._images.chain_id(image.id))
+            async with self._volumes.reserved(record.volumes):
+                made = self._volumes.of_new_container(record)
+                await self._store.create_container(row_of(record), self._images.chain_id(image.id), made)
         except BaseException:
             del self._by_name[record.name]
             raise
         self._by_id[record.id] = record
+        self._volumes.created(made)
         self._events.publish("container", "create", record.id, record.attributes())
         return Created(record.id, tuple(warnings))
 
@@ -218,7 +245,7 @@ class Containers:
         self._by_name[record.name] = record
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        """Take a container and its layer away.  ``volumes`` says that its anonymous volumes go too: it has none yet.
+        """Take a container and its layer away; with ``volumes`` also the volumes without a name that no other has.
 
         Raises NoSuchContainer; Conflict when it runs and ``force`` is not set, or is being removed already.
         """
@@ -237,7 +264,7 @@ class Containers:
                 raise NoSuchContainer(ref)
             if record.state.active:
                 raise Conflict(f"container {record.name} was started again while it was being removed")
-            await self._remove(record)
+            await self._remove(record, volumes)
 
     async def _end_for_removal(self, record: Record) -> None:
         if record.state.status is Status.RESTARTING:
@@ -246,14 +273,15 @@ class Containers:
             await self._lifecycle.stopped_by_hand(record)
             await self._lifecycle.kill_for_good(record)
 
-    async def _remove(self, record: Record) -> None:
+    async def _remove(self, record: Record, volumes: bool) -> None:
         record.removing = True
         try:
             if record.monitor is not None:  # attached to, never started
                 monitor, record.monitor = record.monitor, None
                 await attach.dismiss(monitor)
-            async with record.content_lock:
-                await self._store.remove_container(record.id)
+            going = [mount.name for mount in record.mounts if mount.type == VOLUME and mount.anonymous and volumes]
+            async with record.content_lock, self._volumes.reserved(record.volumes):
+                self._volumes.removed(await self._store.remove_container(record.id, going))
         finally:
             record.removing = False
         for directory in (self._paths.run_directory(record.id), self._paths.directory(record.id)):
@@ -298,7 +326,7 @@ class Containers:
 
     async def _auto_remove(self, record: Record) -> None:
         try:
-            await self.remove(record.id)
+            await self.remove(record.id, volumes=True)
         except (NoSuchContainer, Conflict) as error:
             log.debug("%s: not removed by itself: %s", record.id, error)
         except PydockerdError as error:
@@ -469,6 +497,9 @@ class Containers:
             )
         return self._runtimes.name(runtime)
 
+    def _mounts_of(self, ref: str) -> tuple[Mount, ...]:
+        return self.record(ref).mounts
+
     def _check_free(self, name: str) -> None:
         holder = self._by_name.get(name)
         if holder is not None:
@@ -485,7 +516,7 @@ def row_of(record: Record) -> ContainerRow:
         image_id=record.image_id,
         created=record.created,
         settings=forms.dump_settings(
-            record.config, record.host, log_driver=record.log_driver, runtime=record.runtime
+            record.config, record.host, record.mounts, log_driver=record.log_driver, runtime=record.runtime
         ),
         state=forms.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal),
     )

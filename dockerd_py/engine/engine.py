@@ -25,6 +25,7 @@ from dockerd_py.engine.recovery import Recovery
 from dockerd_py.engine.restarts import Restarts
 from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.upkeep import Upkeep
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import PydockerdError
 from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.store import Store
@@ -50,6 +51,7 @@ class Engine:
         images: Images,
         contents: Contents,
         upkeep: Upkeep,
+        volumes: Volumes,
         events: EventLog,
         default_log_driver: str,
         runtimes: Runtimes,
@@ -60,6 +62,7 @@ class Engine:
         self.graph = Graph(store, images)
         self.contents = contents
         self.upkeep = upkeep
+        self.volumes = volumes
         self.events = events
         self.default_log_driver = default_log_driver
         self._store = store
@@ -88,7 +91,8 @@ class Engine:
             await launcher.ensure()
             events = EventLog()
             images = Images(store, events)
-            lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtimes)
+            volumes = Volumes(store, events)
+            lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtimes, volumes)
             log_driver = config.log_driver or _choose_log_driver(units)
             logsettings.check(log_driver, config.log_options)
             restarts = Restarts(config, lifecycle, units)
@@ -96,17 +100,17 @@ class Engine:
             updates = Updates(store, lifecycle, units, events)
             facts = Facts(systemd=units.kind == "systemd", cgroup_version=units.cgroup_version)
             containers = Containers(
-                paths, store, images, lifecycle, restarts, pausing, updates, units, events, log_driver=log_driver,
-                log_options=dict(config.log_options), runtimes=runtimes, facts=facts,
+                paths, store, images, lifecycle, restarts, pausing, updates, units, volumes, events,
+                log_driver=log_driver, log_options=dict(config.log_options), runtimes=runtimes, facts=facts,
             )  # fmt: skip
             images.users, images.in_use = containers.users_of, containers.images_in_use
-            contents = Contents(paths, store, containers, images, units, events)
+            contents = Contents(paths, store, containers, images, volumes, units, events)
             upkeep = Upkeep(config.root, store, containers, images, contents, events)
             engine = cls(
-                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, events, log_driver,
-                runtimes,
+                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, volumes, events,
+                log_driver, runtimes,
             )  # fmt: skip
-            await Recovery(paths, store, units, containers, lifecycle, updates).run()
+            await Recovery(paths, store, units, containers, lifecycle, updates, volumes).run()
             restarts.resume(containers.records())
         except BaseException:
             await store.close()

@@ -38,7 +38,7 @@ async def shm_of(record: Record, paths: Paths, find: Callable[[str], Record]) ->
         return spec.PRIVATE
     directory = _directory(record.id, paths)
     try:
-        await asyncio.to_thread(_mount, directory)
+        await asyncio.to_thread(_mount, directory, record.host.shm_size)
     except OSError as error:
         raise StoreError(f"cannot mount {directory}: {error.strerror}") from error
     return str(directory)
@@ -76,9 +76,9 @@ def _directory(container_id: str, paths: Paths) -> Path:
     return paths.run_directory(container_id) / "shm"
 
 
-def _mount(directory: Path) -> None:
+def _mount(directory: Path, size: int) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = mounts.MS_NOSUID | mounts.MS_NODEV | _MS_NOEXEC
     if any(Path(point.path) == directory for point in mounts.mounts_below(directory.parent)):
         return
-    mounts.mount("shm", directory, "tmpfs", flags, f"mode=1777,size={spec.SHM_SIZE}")
+    mounts.mount("shm", directory, "tmpfs", flags, f"mode=1777,size={size}")

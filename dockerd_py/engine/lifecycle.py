@@ -3,7 +3,7 @@
 The start of a container, in the order in which a crash can undo it:
 
 1. "starting" is written to the database;
-2. the root filesystem is mounted, the monitor is forked, and forks the gate;
+2. the volumes and the root filesystem are mounted, the monitor is forked, and forks the gate;
 3. the gate's process is put into the container's scope, with the limits that do not hit the OCI runtime;
 4. the gate opens: the runtime creates the container, which is so born in the scope; then the other limits;
 5. the runtime starts it, and "running" is written.
@@ -32,6 +32,7 @@ from dockerd_py.engine.model import Container, State, Status, WaitResult
 from dockerd_py.engine.plan import Planner
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.engine.resources import limits_of
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import (
     AlreadyInState,
     Conflict,
@@ -71,6 +72,7 @@ class Lifecycle:
         forks: ForkServerLauncher,
         events: EventLog,
         runtimes: Runtimes,
+        volumes: Volumes,
     ) -> None:
         self._config = config
         self._paths = paths
@@ -79,6 +81,7 @@ class Lifecycle:
         self._forks = forks
         self._events = events
         self._runtimes = runtimes
+        self._volumes = volumes
         self._planner = Planner(paths)
         self._apparmor = AppArmor()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,6 +130,7 @@ class Lifecycle:
             record.settle_restart(started=True)
 
     async def _start(self, record: Record) -> None:
+        await self._volumes.mount(record)
         confined, monitor, root = await asyncio.gather(
             confine.work_out(record.host, self._apparmor),
             self._monitor(record),
@@ -324,6 +328,7 @@ class Lifecycle:
             await self.forget_runtime_state(record.id)
             await ipc.release_shm(record, self._paths)
             await self._store.layers.unmount_rw(record.id)
+            await self._volumes.unmount(record.id)
         except PydockerdError as error:
             log.error("%s: %s; recovery will try again at the next start", record.id, error)
         shutil.rmtree(self._paths.run_directory(record.id), ignore_errors=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dockerd_py.engine.isolation import Namespaces, Resolver, Security, Tuning
+from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE, Bind, Mount, MountRequest
 from dockerd_py.units.base import Usage
 
 
@@ -43,15 +44,6 @@ class ContainerConfig:
 
 
 @dataclass(frozen=True)
-class Bind:
-    """One ``host:container[:ro|rw]``."""
-
-    source: str
-    target: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True)
 class DeviceRate:
     """What one block device of the host may be used for."""
 
@@ -72,6 +64,11 @@ class HostConfig:
     """What belongs to one container on one host (Docker's ``HostConfig``).  0 means "no limit" throughout."""
 
     binds: tuple[Bind, ...] = ()
+    mounts: tuple[MountRequest, ...] = ()
+    volumes_from: tuple[str, ...] = ()  # "container[:ro|rw]"
+    volume_driver: str = ""  # of the volumes that this container's creation makes; "": local
+    tmpfs: dict[str, str] = field(default_factory=dict)  # from the target to its options: "size=64m,exec"
+    shm_size: int = DEFAULT_SHM_SIZE  # bytes of /dev/shm
     memory: int = 0
     memory_swap: int = 0  # memory + swap; -1: as much swap as there is; 0: twice the memory
     cpu_shares: int = 0  # 2 to 262144
@@ -136,13 +133,6 @@ class State:
     def active(self) -> bool:
         """Whether it has processes, or is about to have some again."""
         return self.running or self.status is Status.RESTARTING
-
-
-@dataclass(frozen=True)
-class Mount:
-    source: str
-    target: str
-    read_only: bool
 
 
 @dataclass(frozen=True)
@@ -280,6 +270,7 @@ class Pruned:
 
     containers: tuple[str, ...] = ()
     images: tuple[ImageChange, ...] = ()
+    volumes: tuple[str, ...] = ()
     reclaimed: int = 0  # bytes
 
 
@@ -362,7 +353,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Event:
-    """``type`` container, image, daemon; ``action`` create, start, die, ... (Docker's names)."""
+    """``type`` container, image, volume, daemon; ``action`` create, start, die, ... (Docker's names)."""
 
     type: str
     action: str

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dockerd_py.confined import mkdirs_in_root
+from dockerd_py.engine import mounts
 from dockerd_py.engine.confine import Confinement
 from dockerd_py.engine.isolation import Namespaces
 from dockerd_py.engine.model import HostConfig
@@ -57,6 +58,7 @@ class Planner:
         hostname = (config.hostname or os.uname().nodename) if own_uts else os.uname().nodename
         user = users.resolve(os.fspath(root), config.user)
         _make_working_directory(root, config.working_dir)
+        binds, tmpfs, root_propagation = mounts.for_runtime(record.mounts, host.tmpfs, root, self._paths.root)
         more_groups = users.group_ids(os.fspath(root), security.group_add)
         settings = spec.SpecInput(
             id=record.id,
@@ -74,7 +76,10 @@ class Planner:
             host_namespaces=_host_namespaces(host.namespaces),
             joined_namespaces=joined,
             shm=shm,
-            binds=tuple(spec.Bind(_source(bind.source), bind.target, bind.read_only) for bind in host.binds),
+            binds=binds,
+            tmpfs=tmpfs,
+            shm_size=host.shm_size,
+            root_propagation=root_propagation,
             capabilities=confined.capabilities,
             seccomp=self._seccomp(confined, privileged=security.privileged),
             masked_paths=confined.masked_paths,
@@ -129,15 +134,6 @@ def _make_working_directory(root: Path, name: str) -> None:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
         raise BadParameter(f"the working directory {name} cannot be made: {error.strerror}") from error
-
-
-def _source(path: str) -> str:
-    """A bind's source, made as a directory where it is missing, as Docker does for ``-v``."""
-    try:
-        os.makedirs(path, mode=0o755, exist_ok=True) if not os.path.lexists(path) else os.stat(path)
-    except OSError as error:
-        raise BadParameter(f"invalid mount config: the source path {path} cannot be used: {error.strerror}") from error
-    return path
 
 
 def _hosts(host: HostConfig) -> str:

@@ -14,13 +14,14 @@ import os
 import shutil
 from typing import Any
 
-from dockerd_py.engine import forms, ipc, settings
+from dockerd_py.engine import forms, ipc, mounts, settings
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.forkserver import SOCKET_NAME
 from dockerd_py.engine.lifecycle import Lifecycle, log_names
 from dockerd_py.engine.model import Status
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.engine.updates import Updates
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import PydockerdError
 from dockerd_py.monitor import spool, wire
 from dockerd_py.monitor.spool import ExitRecord
@@ -37,7 +38,14 @@ AT_ONCE = 32  # containers that are looked at side by side
 
 class Recovery:
     def __init__(
-        self, paths: Paths, store: Store, units: Units, containers: Containers, lifecycle: Lifecycle, updates: Updates
+        self,
+        paths: Paths,
+        store: Store,
+        units: Units,
+        containers: Containers,
+        lifecycle: Lifecycle,
+        updates: Updates,
+        volumes: Volumes,
     ) -> None:
         self._paths = paths
         self._store = store
@@ -45,6 +53,7 @@ class Recovery:
         self._containers = containers
         self._lifecycle = lifecycle
         self._updates = updates
+        self._volumes = volumes
 
     async def run(self) -> None:
         for directory in (self._paths.spool, self._paths.containers, self._paths.run, self._paths.runtime_root):
@@ -55,10 +64,12 @@ class Recovery:
             self._containers.adopt(record)
         places = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._recover_one(record, str(more.get("phase", "")), places) for record, more in found))
-        await self._sweep(await self._store.containers.ids_of_all_drivers())
+        of_all_drivers = await self._store.containers.ids_of_all_drivers()
+        await self._sweep(of_all_drivers)
+        await self._volumes.recover(self._containers.records(), of_all_drivers)
         for record, _ in found:
             if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:
-                await self._containers.remove(record.id)
+                await self._containers.remove(record.id, volumes=True)
 
     async def _recover_one(self, record: Record, phase: str, places: asyncio.Semaphore) -> None:
         async with places:
@@ -184,7 +195,7 @@ class Recovery:
 
 
 def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:
-    config, host, more = forms.load_settings(row.settings)
+    config, host, mounted, more = forms.load_settings(row.settings)
     state, extra = forms.load_state(row.state)
     argv = settings.command_of(config)
     record = Record(
@@ -201,6 +212,7 @@ def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:
         args=tuple(argv[1:]),
         runtime=more["runtime"],
         apparmor=extra.get("apparmor", ""),
+        mounts=mounts.of_binds(host.binds) if mounted is None else mounted,
         log_end=LogPosition(extra.get("epoch", ""), extra.get("ordinal", 0)),
     )
     return record, extra

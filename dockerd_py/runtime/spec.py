@@ -55,6 +55,16 @@ class Bind:
     source: str
     target: str
     read_only: bool = False
+    recursive: bool = True  # with what is mounted below the source
+    propagation: str = "rprivate"
+
+
+@dataclass(frozen=True)
+class Tmpfs:
+    """An empty file system in memory.  ``options``: mount(8)'s, of the file system and for the mount."""
+
+    target: str
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,9 @@ class SpecInput:
     joined_namespaces: Mapping[str, str] = field(default_factory=dict)  # of `NAMESPACES` → a file to setns(2) to
     shm: str = PRIVATE  # what /dev/shm is: its own, `NONE`, or a directory of the host that is mounted there
     binds: tuple[Bind, ...] = ()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    shm_size: int = SHM_SIZE
+    root_propagation: str = ""  # "shared" or "rslave" where a bind needs it
     hostname_path: str = ""  # "": the image's own file stays
     hosts_path: str = ""
     resolv_conf_path: str = ""
@@ -191,6 +204,8 @@ def _linux(settings: SpecInput) -> dict[str, Any]:
     if settings.cgroups_path:
         linux["cgroupsPath"] = settings.cgroups_path
         linux["resources"] = {"devices": oci_rules(settings.device_rules)}
+    if settings.root_propagation:
+        linux["rootfsPropagation"] = settings.root_propagation
     if settings.seccomp.section is not None:
         linux["seccomp"] = settings.seccomp.section
     return linux
@@ -204,8 +219,9 @@ def _annotations(settings: SpecInput) -> dict[str, str]:
 
 
 def _mounts(settings: SpecInput) -> list[dict[str, Any]]:
-    """Docker's default mounts, less those that a bind replaces, then the binds, parents before children."""
-    targets = {posixpath.normpath(bind.target) for bind in settings.binds}
+    """Docker's default mounts, less those that others replace, then these, parents before children."""
+    others: list[Bind | Tmpfs] = [*settings.binds, *settings.tmpfs]
+    targets = {posixpath.normpath(one.target) for one in others}
     read_only = settings.read_only_root
     own = (
         Bind(settings.resolv_conf_path, "/etc/resolv.conf", read_only),
@@ -213,14 +229,14 @@ def _mounts(settings: SpecInput) -> list[dict[str, Any]]:
         Bind(settings.hosts_path, "/etc/hosts", read_only),
         Bind(settings.init, init.TARGET, read_only=True),
     )
-    binds = [*(one for one in own if one.source and one.target not in targets), *settings.binds]
+    given = [*(one for one in own if one.source and one.target not in targets), *others]
 
     def replaced(destination: str) -> bool:
         return destination in targets or ("/dev" in targets and destination.startswith("/dev/"))
 
     return [
         *(mount for mount in _default_mounts(settings) if not replaced(mount["destination"])),
-        *map(_bind, sorted(binds, key=lambda bind: posixpath.normpath(bind.target).count("/"))),
+        *map(_given, sorted(given, key=lambda one: posixpath.normpath(one.target).count("/"))),
     ]
 
 
@@ -235,13 +251,17 @@ def _default_mounts(settings: SpecInput) -> Iterable[dict[str, Any]]:
     yield _mount("/sys/fs/cgroup", "cgroup", "cgroup", ["rw" if settings.writable_cgroups else "ro", *quiet])
     yield _mount("/dev/mqueue", "mqueue", "mqueue", quiet)
     if settings.shm == PRIVATE:
-        yield _mount("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", f"size={SHM_SIZE}"])
+        yield _mount("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", f"size={settings.shm_size}"])
     elif settings.shm != NONE:
         yield _mount("/dev/shm", "bind", settings.shm, ["rbind", "rprivate", *quiet])
 
 
-def _bind(bind: Bind) -> dict[str, Any]:
-    return _mount(bind.target, "bind", bind.source, ["rbind", "rprivate", *(["ro"] if bind.read_only else [])])
+def _given(one: Bind | Tmpfs) -> dict[str, Any]:
+    if isinstance(one, Tmpfs):
+        return _mount(one.target, "tmpfs", "tmpfs", list(one.options))
+    # Alone it has nothing below that could propagate, and crun would take the "r" for the bind's own.
+    kind, propagation = ("rbind", one.propagation) if one.recursive else ("bind", one.propagation.lstrip("r"))
+    return _mount(one.target, "bind", one.source, [kind, propagation, *(["ro"] if one.read_only else [])])
 
 
 def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from dockerd_py.runtime import rlimits, spec
 from dockerd_py.runtime.capabilities import DEFAULT
 from dockerd_py.runtime.seccomp import Profile
-from dockerd_py.runtime.spec import Bind, Rlimit, SpecInput, build_spec, default_environment
+from dockerd_py.runtime.spec import Bind, Rlimit, SpecInput, Tmpfs, build_spec, default_environment
 
 ID = "0123456789abcdef" * 4
 PLAIN = SpecInput(
@@ -86,6 +86,39 @@ def test_binds_follow_the_default_mounts_parents_first() -> None:
         "options": ["rbind", "rprivate"],
     }
     assert mounts["/a/b/c"]["options"] == ["rbind", "rprivate", "ro"]
+
+
+def test_tmpfs_and_binds_are_mounted_in_one_order() -> None:
+    settings = replace(
+        PLAIN,
+        binds=(Bind("/h/2", "/a/b/c"), Bind("/h/1", "/a", propagation="rslave")),
+        tmpfs=(Tmpfs("/a/b", ("noexec", "size=1m")),),
+        root_propagation="rslave",
+    )
+    assert destinations(settings)[len(DEFAULT_MOUNTS) :] == ["/a", "/a/b", "/a/b/c"]
+    made = build_spec(settings)
+    mounts = {mount["destination"]: mount for mount in made["mounts"]}
+    assert mounts["/a"]["options"] == ["rbind", "rslave"]
+    assert mounts["/a/b"] == {
+        "destination": "/a/b", "type": "tmpfs", "source": "tmpfs", "options": ["noexec", "size=1m"],
+    }  # fmt: skip
+    assert made["linux"]["rootfsPropagation"] == "rslave"
+    assert "rootfsPropagation" not in build_spec(PLAIN)["linux"]
+
+
+def test_a_bind_without_recursion_has_no_recursive_option() -> None:
+    settings = replace(PLAIN, binds=(Bind("/h", "/a", True, recursive=False, propagation="rslave"),))
+    assert build_spec(settings)["mounts"][-1]["options"] == ["bind", "slave", "ro"]
+
+
+def test_shm_has_its_size_and_gives_way_to_a_tmpfs() -> None:
+    def shm(settings: SpecInput) -> list[str]:
+        (options,) = (m["options"] for m in build_spec(settings)["mounts"] if m["destination"] == "/dev/shm")
+        return [option for option in options if option.startswith("size=")]
+
+    assert shm(PLAIN) == [f"size={64 << 20}"]
+    assert shm(replace(PLAIN, shm_size=4096)) == ["size=4096"]
+    assert shm(replace(PLAIN, tmpfs=(Tmpfs("/dev/shm", ("size=1m",)),))) == ["size=1m"]
 
 
 def test_a_bind_takes_the_place_of_a_default_mount_or_of_a_made_file() -> None:
