@@ -25,6 +25,8 @@ DEFAULT_GROUP = "pydocker"
 DEFAULT_START_TIMEOUT = 60
 DEFAULT_RUNTIME = "crun"
 LOG_DRIVERS = ("journald", "json-file", "local", "syslog", "none")
+DEFAULT_EXEC_DRIVER = "native"
+EXEC_DRIVERS = ("native", "lxc")
 
 FLAGS = (
     Flag(("-v", "--version"), "bool", help="Print the version and quit"),
@@ -41,6 +43,7 @@ FLAGS = (
     Flag(("-r", "--restart"), "bool", help="Start again what ran when the host went down; see pydockerd(8)"),
     Flag(("--start-timeout",), "int", DEFAULT_START_TIMEOUT, help="Seconds that the start of a container may take"),
     Flag(("--runtime",), default=DEFAULT_RUNTIME, help="The OCI runtime: a name on the PATH or an absolute path"),
+    Flag(("-e", "--exec-driver"), default=DEFAULT_EXEC_DRIVER, help="native or lxc: both mean the OCI runtime"),
     Flag(("--config",), default=str(DEFAULT_CONFIG_FILE), help="File with the same settings, as YAML"),
 )
 
@@ -53,7 +56,6 @@ NOT_YET = (
     Flag(("--ip",)),
     Flag(("--icc",), "bool"),
     Flag(("--mtu",), "int"),
-    Flag(("-e", "--exec-driver")),
     Flag(("--api-enable-cors",), "bool"),
 )
 """The first year's settings whose part of the engine is not there yet."""
@@ -80,6 +82,7 @@ class Config:
     restart: bool | None = None  # None: for containers of clients that know no restart policies
     start_timeout: int = DEFAULT_START_TIMEOUT  # seconds
     runtime: str = DEFAULT_RUNTIME
+    exec_driver: str = DEFAULT_EXEC_DRIVER  # said in the log, and of no other effect
     debug: bool = False
 
     @property
@@ -124,6 +127,8 @@ def load(parsed: flags.Parsed) -> Config:
     log_driver = str(values["log-driver"])
     if log_driver not in ("", *LOG_DRIVERS):
         raise ConfigError(f"unknown log driver {log_driver!r}: there are {', '.join(LOG_DRIVERS)}")
+    if values["exec-driver"] not in EXEC_DRIVERS:
+        raise ConfigError(f"unknown exec driver {values['exec-driver']!r}: there are {' and '.join(EXEC_DRIVERS)}")
     return Config(
         hosts=tuple(hosts),
         group=str(values["group"]),
@@ -137,6 +142,7 @@ def load(parsed: flags.Parsed) -> Config:
         restart=bool(values["restart"]) if parsed.has("restart") or "restart" in settings else None,
         start_timeout=timeout,
         runtime=str(values["runtime"]),
+        exec_driver=str(values["exec-driver"]),
         debug=bool(values["debug"]),
     )
 

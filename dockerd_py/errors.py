@@ -85,6 +85,14 @@ class NoSuchExec(NotFound):
         self.ref = ref
 
 
+class NoSuchVolume(NotFound):
+    bus_name = BUS_ERROR_PREFIX + "NoSuchVolume"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"get {name}: no such volume")
+        self.name = name
+
+
 class Conflict(PydockerdError):
     """The state of things forbids it: a taken name, an image in use, a running container to be removed."""
 

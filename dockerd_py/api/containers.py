@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 from aiohttp import web
 
@@ -51,9 +50,6 @@ async def create(call: Call) -> web.StreamResponse:
     if platform := call.text("platform"):
         await _check_platform(call, platform)
     host = eras.settle_restart_policy(call.version, wanted.host)
-    for path in wanted.must_exist:
-        if not await asyncio.to_thread(os.path.lexists, path):
-            raise BadParameter(f'invalid mount config for type "bind": bind source path does not exist: {path}')
     created = await call.engine.containers.create(
         wanted.config,
         host,
@@ -88,9 +84,8 @@ async def start(call: Call) -> web.StreamResponse:
 
 
 async def stop(call: Call) -> web.StreamResponse:
-    _refuse_signal(call)
     try:
-        await call.engine.containers.stop(call.name, call.number("t"))
+        await call.engine.containers.stop(call.name, call.number("t"), call.text("signal"))
     except AlreadyInState:
         if eras.reports_unchanged_state(call.version):
             raise
@@ -98,8 +93,7 @@ async def stop(call: Call) -> web.StreamResponse:
 
 
 async def restart(call: Call) -> web.StreamResponse:
-    _refuse_signal(call)
-    await call.engine.containers.restart(call.name, call.number("t"))
+    await call.engine.containers.restart(call.name, call.number("t"), call.text("signal"))
     return call.empty()
 
 
@@ -203,14 +197,9 @@ def _check_start_settings(call: Call, container: Container, body: dict[str, obje
         raise BadParameter(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
         )
-    settings, _ = decode_host(Fields(body))
+    settings = decode_host(Fields(body))
     if settings not in (HostConfig(), container.host):
         raise NotSupported("settings in the body of start are not supported by this version; give them to create")
-
-
-def _refuse_signal(call: Call) -> None:
-    if call.text("signal"):
-        raise NotSupported("the signal parameter of stop and restart is not supported by this version")
 
 
 async def _check_platform(call: Call, platform: str) -> None:

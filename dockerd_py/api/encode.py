@@ -10,13 +10,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dockerd_py.api import eras
+from dockerd_py.api import eras, mounts
+from dockerd_py.api.encode_confine import confinement
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import matches_repository, network_name
 from dockerd_py.api.routing import ApiVersion
 from dockerd_py.api.times import SECOND, duration, rfc3339
 from dockerd_py.engine.model import (
-    Bind,
     Container,
     ContainerConfig,
     DeviceRate,
@@ -26,11 +26,11 @@ from dockerd_py.engine.model import (
     HostConfig,
     Image,
     ImageChange,
-    Mount,
     Processes,
     State,
     Status,
 )
+from dockerd_py.engine.mount_model import Volume
 
 UNNAMED = "<none>:<none>"
 
@@ -54,21 +54,35 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": container.apparmor,
         "ExecIDs": list(container.exec_ids) or None,
         "HostConfig": _host_config(container),
         "GraphDriver": {"Data": None, "Name": container.driver},
-        "Mounts": [_mount(mount) for mount in container.mounts],
+        "Mounts": [mounts.mount(mount) for mount in container.mounts],
         "Config": config(container.config),
         "NetworkSettings": _network_settings(container),
     }
     _add_sizes(result, container)
+    if eras.lists_volumes_by_target(version):
+        shown = [mount for mount in container.mounts if mount.source]
+        result["Volumes"] = {mount.target: mount.source for mount in shown}
+        result["VolumesRW"] = {mount.target: not mount.read_only for mount in shown}
     if eras.is_first_year(version):
         result["ID"] = result.pop("Id")
-        result["Volumes"] = {mount.target: mount.source for mount in container.mounts}
-        result["VolumesRW"] = {mount.target: not mount.read_only for mount in container.mounts}
         result["State"]["Ghost"] = False
     return result
+
+
+def volume(value: Volume) -> JsonObject:
+    return {
+        "CreatedAt": rfc3339(value.created // SECOND * SECOND),
+        "Driver": value.driver,
+        "Labels": value.labels or None,
+        "Mountpoint": value.mountpoint,
+        "Name": value.name,
+        "Options": value.options or None,
+        "Scope": "local",
+    }
 
 
 def container_summary(container: Container, version: ApiVersion, image: str) -> JsonObject:
@@ -86,7 +100,7 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
         "Status": status_text(container.state, version),
         "HostConfig": {"NetworkMode": container.host.network_mode},
         "NetworkSettings": {"Networks": _networks(container)},
-        "Mounts": [_mount(mount) for mount in container.mounts],
+        "Mounts": [mounts.mount(mount) for mount in container.mounts],
     }
     _add_sizes(result, container)
     return result
@@ -326,7 +340,7 @@ def _state(state: State) -> JsonObject:
 def _host_config(container: Container) -> JsonObject:
     host: HostConfig = container.host
     return {
-        "Binds": [_bind(bind) for bind in host.binds] or None,
+        "Binds": [mounts.bind(bind) for bind in host.binds] or None,
         "ContainerIDFile": host.container_id_file,
         "LogConfig": {"Type": container.log_driver, "Config": host.log_options},
         "NetworkMode": host.network_mode,
@@ -351,6 +365,12 @@ def _host_config(container: Container) -> JsonObject:
         "BlkioDeviceReadIOps": _rates(host.blkio_read_iops),
         "BlkioDeviceWriteIOps": _rates(host.blkio_write_iops),
         "Runtime": container.runtime,
+        **confinement(host),
+        "VolumeDriver": host.volume_driver,
+        "VolumesFrom": list(host.volumes_from) or None,
+        "ShmSize": host.shm_size,
+        **({"Mounts": [mounts.request(one) for one in host.mounts]} if host.mounts else {}),
+        **({"Tmpfs": host.tmpfs} if host.tmpfs else {}),
         **_HOST_DEFAULTS,
     }
 
@@ -361,40 +381,16 @@ def _rates(rates: tuple[DeviceRate, ...], value: str = "Rate") -> list[JsonObjec
 
 # What the engine has no setting for yet, as Docker shows it when it is not set.
 _HOST_DEFAULTS: dict[str, Any] = {
-    "VolumeDriver": "",
-    "VolumesFrom": None,
     "ConsoleSize": [0, 0],
-    "CapAdd": None,
-    "CapDrop": None,
-    "CgroupnsMode": "private",
-    "Dns": [],
-    "DnsOptions": [],
-    "DnsSearch": [],
-    "ExtraHosts": None,
-    "GroupAdd": None,
-    "IpcMode": "private",
     "Cgroup": "",
     "Links": None,
-    "OomScoreAdj": 0,
-    "PidMode": "",
-    "Privileged": False,
     "PublishAllPorts": False,
-    "ReadonlyRootfs": False,
-    "SecurityOpt": None,
-    "UTSMode": "",
-    "UsernsMode": "",
-    "ShmSize": 67108864,
     "Isolation": "",
-    "CgroupParent": "",
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
-    "Devices": [],
-    "DeviceCgroupRules": None,
     "DeviceRequests": None,
     "KernelMemory": 0,
     "KernelMemoryTCP": 0,
-    "OomKillDisable": False,
-    "Ulimits": None,
     "CpuCount": 0,
     "CpuPercent": 0,
     "IOMaximumIOps": 0,
@@ -445,21 +441,6 @@ def _networks(container: Container) -> JsonObject:
             "DriverOpts": None,
         }
     }
-
-
-def _mount(mount: Mount) -> JsonObject:
-    return {
-        "Type": "bind",
-        "Source": mount.source,
-        "Destination": mount.target,
-        "Mode": "ro" if mount.read_only else "",
-        "RW": not mount.read_only,
-        "Propagation": "rprivate",
-    }
-
-
-def _bind(bind: Bind) -> str:
-    return f"{bind.source}:{bind.target}:ro" if bind.read_only else f"{bind.source}:{bind.target}"
 
 
 def _add_sizes(result: JsonObject, container: Container) -> None:

@@ -118,6 +118,21 @@ def reports_unchanged_state(version: ApiVersion) -> bool:
     return version >= (1, 13)
 
 
+def lists_volumes_by_target(version: ApiVersion) -> bool:
+    """Whether inspect tells of volumes as ``Volumes`` and ``VolumesRW``."""
+    return version < (1, 20)
+
+
+def has_volumes(version: ApiVersion) -> bool:
+    """Whether volumes are objects with names."""
+    return version >= (1, 21)
+
+
+def prunes_anonymous_volumes_only(version: ApiVersion) -> bool:
+    """Whether cleaning up volumes spares those with names unless it is told otherwise (``all``)."""
+    return version >= (1, 42)
+
+
 def settle_restart_policy(version: ApiVersion, host: HostConfig) -> HostConfig:
     """Clients have a word in what is started again since 1.15: saying nothing means no."""
     if version < (1, 15) or host.restart.name:

@@ -28,6 +28,7 @@ from dockerd_py.api import (
     streams,
     system,
     upkeep,
+    volumes,
     websocket,
 )
 from dockerd_py.api.call import COMMON_HEADERS, Call
@@ -66,7 +67,9 @@ class ApiServer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        parts = (system, containers, contents, upkeep, graph, images, archives, streams, stats, websocket, execs)
+        parts = (
+            system, containers, contents, upkeep, graph, images, volumes, archives, streams, stats, websocket, execs,
+        )  # fmt: skip
         self._routes = Routes(tuple(route for part in parts for route in part.ROUTES))
         self._fronts: dict[asyncio.BaseTransport, Front] = {}
         self._servers: list[asyncio.AbstractServer] = []

@@ -12,7 +12,7 @@ from dockerd_py.api.graph import image_of, images_of
 from dockerd_py.api.routing import PageNotFound, Route
 from dockerd_py.api.stream import answer_with_messages
 from dockerd_py.engine.model import Container, ProgressSink
-from dockerd_py.errors import BadParameter, NoSuchContainer
+from dockerd_py.errors import BadParameter, NoSuchContainer, NoSuchVolume
 
 _USAGE_TYPES = frozenset(("container", "image", "volume", "build-cache"))
 
@@ -54,7 +54,7 @@ async def usage(call: Call) -> web.StreamResponse:
             for container in await _sizes(call)
         ]
     if "volume" in kinds:
-        result["Volumes"] = []
+        result["Volumes"] = await _volumes(call)
     if "build-cache" in kinds:
         result |= {"BuildCache": [], "BuilderSize": 0}
     return call.json(result)
@@ -81,6 +81,17 @@ async def _sizes(call: Call) -> list[Container]:
             found.append(await call.engine.containers.sizes(container.id))
         except NoSuchContainer:
             continue  # removed meanwhile
+    return found
+
+
+async def _volumes(call: Call) -> list[JsonObject]:
+    found = []
+    for volume in call.engine.volumes.list():
+        try:
+            size = await call.engine.volumes.size(volume.name)
+        except NoSuchVolume:
+            continue  # removed meanwhile
+        found.append({**encode.volume(volume), "UsageData": {"RefCount": len(volume.users), "Size": size}})
     return found
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dockerd_py.engine import forms
 from dockerd_py.engine.model import ExecConfig
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.runtime import capabilities, users
-from dockerd_py.runtime.crun import Crun
 from dockerd_py.runtime.process import ProcessInput, build_process
+from dockerd_py.runtime.runtimes import Runtimes
 
 TOKEN = 8
 """Digits of an exec's id that name its files: a socket's path has no room for all of them."""
@@ -34,14 +34,14 @@ class Call:
 
 
 class ExecPlanner:
-    def __init__(self, paths: Paths, runtime: Crun) -> None:
+    def __init__(self, paths: Paths, runtimes: Runtimes) -> None:
         self._paths = paths
-        self._runtime = runtime
+        self._runtimes = runtimes
 
     def call(self, record: Record, exec_id: str, config: ExecConfig) -> Call:
         log, pid_file = self._file(record, exec_id, "log"), self._file(record, exec_id, "pid")
         console = self._file(record, exec_id, "tty") if config.tty else ""
-        argv = self._runtime.exec(
+        argv = self._runtimes.get(record.runtime).exec(
             record.id,
             process=self._file(record, exec_id, "proc"),
             pid_file=pid_file,
@@ -59,7 +59,7 @@ class ExecPlanner:
         self._paths.exec_directory(record.id).mkdir(mode=0o700, exist_ok=True)
         with open(self._paths.run_directory(record.id) / "config.json", encoding="utf-8") as file:
             bundle = json.load(file)
-        user = users.resolve(bundle["root"]["path"], config.user) if config.user else None
+        user = _user(record, bundle["root"]["path"], config.user) if config.user else None
         process = build_process(
             bundle,
             ProcessInput(
@@ -102,6 +102,13 @@ class ExecPlanner:
 
     def _file(self, record: Record, exec_id: str, kind: str) -> str:
         return str(self._paths.exec_directory(record.id) / f"{exec_id[:TOKEN]}.{kind}")
+
+
+def _user(record: Record, root: str, spec: str) -> users.User:
+    """With the groups that every process of the container is in."""
+    user = users.resolve(root, spec)
+    more = users.group_ids(root, record.host.security.group_add)
+    return replace(user, groups=tuple(sorted({*user.groups, *more})))
 
 
 def _write(path: str, text: str) -> None:

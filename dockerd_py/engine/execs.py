@@ -43,6 +43,7 @@ from dockerd_py.errors import (
 from dockerd_py.monitor.wire import Message
 from dockerd_py.runtime import crun
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
+from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.units.base import Units
 
 log = logging.getLogger(__name__)
@@ -89,14 +90,14 @@ class Execs:
         lifecycle: Lifecycle,
         units: Units,
         events: EventLog,
-        runtime: crun.Crun,
+        runtimes: Runtimes,
     ) -> None:
         self._config = config
         self._containers = containers
         self._lifecycle = lifecycle
         self._units = units
         self._events = events
-        self._planner = ExecPlanner(paths, runtime)
+        self._planner = ExecPlanner(paths, runtimes)
         self._by_id: dict[str, _Exec] = {}
         lifecycle.on_exec_event = self._told
         lifecycle.on_monitor_end = self._container_ended

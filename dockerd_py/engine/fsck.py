@@ -11,8 +11,8 @@ from dockerd_py.engine.record import Paths
 from dockerd_py.errors import StoreError
 from dockerd_py.monitor import wire
 from dockerd_py.store import fsck, lock, mounts
-from dockerd_py.store.files import store_errors
-from dockerd_py.store.fsck import Report, shown
+from dockerd_py.store.files import shown, store_errors
+from dockerd_py.store.fsck import Report
 from dockerd_py.store.store import DATABASE_NAME
 
 

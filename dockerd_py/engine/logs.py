@@ -105,7 +105,7 @@ class Logs:
         except (MonitorGone, RequestFailed):
             if ours is not None:
                 ours.close()
-            end = await monitor.exited
+            end = await asyncio.shield(monitor.exited)  # others wait for it too
             if end is None:
                 return self._end(record, record.log_end.epoch, 0), None
             return self._end(record, end.epoch, end.ordinal), None
@@ -234,7 +234,7 @@ async def _restarted(record: Record, epoch: str) -> bool:
     if record.log_end.epoch != epoch:
         return record.state.running
     if (monitor := record.monitor) is not None and record.state.running:
-        await monitor.exited
+        await asyncio.shield(monitor.exited)  # others wait for it too
     async with record.lock:  # whoever writes down the end holds it
         if record.state.status is not Status.RESTARTING:
             return record.state.running

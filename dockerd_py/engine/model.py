@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dockerd_py.engine.isolation import Namespaces, Resolver, Security, Tuning
+from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE, Bind, Mount, MountRequest
 from dockerd_py.units.base import Usage
 
 
@@ -42,15 +44,6 @@ class ContainerConfig:
 
 
 @dataclass(frozen=True)
-class Bind:
-    """One ``host:container[:ro|rw]``."""
-
-    source: str
-    target: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True)
 class DeviceRate:
     """What one block device of the host may be used for."""
 
@@ -71,6 +64,11 @@ class HostConfig:
     """What belongs to one container on one host (Docker's ``HostConfig``).  0 means "no limit" throughout."""
 
     binds: tuple[Bind, ...] = ()
+    mounts: tuple[MountRequest, ...] = ()
+    volumes_from: tuple[str, ...] = ()  # "container[:ro|rw]"
+    volume_driver: str = ""  # of the volumes that this container's creation makes; "": local
+    tmpfs: dict[str, str] = field(default_factory=dict)  # from the target to its options: "size=64m,exec"
+    shm_size: int = DEFAULT_SHM_SIZE  # bytes of /dev/shm
     memory: int = 0
     memory_swap: int = 0  # memory + swap; -1: as much swap as there is; 0: twice the memory
     cpu_shares: int = 0  # 2 to 262144
@@ -94,6 +92,14 @@ class HostConfig:
     log_driver: str = ""  # "": the daemon's default; else "journald" or "json-file"
     log_options: dict[str, str] = field(default_factory=dict)
     container_id_file: str = ""
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    security: Security = field(default_factory=Security)
+    tuning: Tuning = field(default_factory=Tuning)
+    resolver: Resolver = field(default_factory=Resolver)
+    runtime: str = ""  # "": the daemon's; else "crun" or "runc"
+    cgroup_parent: str = ""  # a slice of systemd's; "": machine.slice
+    annotations: dict[str, str] = field(default_factory=dict)
+    lxc_conf: tuple[tuple[str, str], ...] = ()  # as given; what it means is in the other settings already
 
 
 class Status(str, enum.Enum):
@@ -130,13 +136,6 @@ class State:
 
 
 @dataclass(frozen=True)
-class Mount:
-    source: str
-    target: str
-    read_only: bool
-
-
-@dataclass(frozen=True)
 class Container:
     """One container as it is now.  ``config`` is already merged with the image's."""
 
@@ -160,6 +159,7 @@ class Container:
     hosts_path: str
     resolv_conf_path: str
     exec_ids: tuple[str, ...] = ()  # those that have not ended
+    apparmor: str = ""  # the profile that it was started with
     size_rw: int | None = None  # only when asked for
     size_root_fs: int | None = None
 
@@ -316,6 +316,7 @@ class Pruned:
 
     containers: tuple[str, ...] = ()
     images: tuple[ImageChange, ...] = ()
+    volumes: tuple[str, ...] = ()
     reclaimed: int = 0  # bytes
 
 
@@ -398,7 +399,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Event:
-    """``type`` container, image, daemon; ``action`` create, start, die, ... (Docker's names)."""
+    """``type`` container, image, volume, daemon; ``action`` create, start, die, ... (Docker's names)."""
 
     type: str
     action: str
@@ -440,3 +441,6 @@ class SystemInfo:
     runtime_version: str
     init_system: str  # "systemd" or "none"
     warnings: tuple[str, ...]
+    oom_kill_disable: bool
+    runtimes: tuple[tuple[str, str], ...]  # name, path
+    security_options: tuple[str, ...]  # as Docker spells them

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dockerd_py.config import Config
-from dockerd_py.engine.model import STDERR, STDOUT, Container, ContainerConfig, HostConfig, Mount, State, WaitResult
+from dockerd_py.engine.model import STDERR, STDOUT, Container, ContainerConfig, HostConfig, State, WaitResult
+from dockerd_py.engine.mount_model import VOLUME, Mount
 from dockerd_py.runtime.monitors import Monitor
 
 LOG_STREAMS = frozenset({STDOUT, STDERR})
@@ -35,8 +36,10 @@ class Record:
     path: str
     args: tuple[str, ...]
     runtime: str
+    mounts: tuple[Mount, ...] = ()
     log_end: LogPosition = LogPosition()
     cgroup: str = ""
+    apparmor: str = ""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     content_lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its files have to stay
     monitor: Monitor | None = None
@@ -52,6 +55,11 @@ class Record:
     @property
     def scope(self) -> str:
         return f"container-{self.id}.scope"
+
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """The names of its volumes."""
+        return tuple(dict.fromkeys(mount.name for mount in self.mounts if mount.type == VOLUME))
 
     @property
     def result(self) -> WaitResult:
@@ -132,11 +140,12 @@ def snapshot(record: Record, paths: Paths) -> Container:
         runtime=record.runtime,
         scope=record.scope,
         cgroup=record.cgroup,
-        mounts=tuple(Mount(bind.source, bind.target, bind.read_only) for bind in record.host.binds),
+        mounts=record.mounts,
         hostname_path=str(directory / "hostname"),
         hosts_path=str(directory / "hosts"),
         resolv_conf_path=str(directory / "resolv.conf"),
         exec_ids=tuple(record.exec_ids),
+        apparmor=record.apparmor,
     )
 
 

@@ -78,5 +78,7 @@ class Updates:
 
     async def _keep(self, record: Record, host: HostConfig) -> None:
         record.host = host
-        text = forms.dump_settings(record.config, host, log_driver=record.log_driver, runtime=record.runtime)
+        text = forms.dump_settings(
+            record.config, host, record.mounts, log_driver=record.log_driver, runtime=record.runtime
+        )
         await self._store.containers.update_settings(record.id, text)

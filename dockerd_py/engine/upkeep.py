@@ -114,7 +114,7 @@ class Upkeep:
                 options = CommitOptions(comment=image.comment, author=image.author, config=image.config, merge=False)
                 return await self._contents.commit(made.id, options)
             finally:
-                await self._containers.remove(made.id, force=True)
+                await self._containers.remove(made.id, force=True, volumes=True)
 
     async def _refuse_existing(self, container_id: str, path: str) -> None:
         try:

@@ -89,9 +89,14 @@ def _hide_mount(path: str) -> None:
     crun refuses to work where controllers of both cgroup versions are mounted.
     """
     libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.fsencode(os.path.dirname(path))
     if (
         libc.unshare(CLONE_NEWNS) != 0
-        or libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None) != 0
+        # Nothing but this one removal is kept from the host: a container's mounts may have to get there.
+        or (
+            libc.mount(None, parent, None, MS_SLAVE, None) != 0
+            and libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None) != 0
+        )
         or libc.umount2(os.fsencode(path), MNT_DETACH) != 0
     ):
         number = ctypes.get_errno()

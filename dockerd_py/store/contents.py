@@ -49,7 +49,7 @@ class Root:
 
     path: Path
     mounts: tuple[tuple[str, str, bool], ...]
-    """(source on the host, target in the container, read-only), parents before what lies in them."""
+    """(source on the host, target in the container, read-only), in any order."""
 
 
 @asynccontextmanager

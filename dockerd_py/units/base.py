@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple, Protocol
 
 Kind = Literal["systemd", "cgroupfs"]
 
+DEFAULT_SLICE = "machine.slice"
+
 SCOPE_NAME = re.compile(r"container-[0-9a-f]{64}\.scope")
 
 # What a container may always do with devices, as systemd's DeviceAllow= spells it: see the standard files of
@@ -60,6 +62,7 @@ class Limits:
     blkio_write_bps: tuple[Rate, ...] = ()
     blkio_read_iops: tuple[Rate, ...] = ()
     blkio_write_iops: tuple[Rate, ...] = ()
+    oom_kill_disable: bool = False  # version 1 only: what wants too much memory waits instead of being killed
 
     @property
     def swap(self) -> int | None:
@@ -106,7 +109,7 @@ class ScopeSpec:
 
     name: str  # "container-<64 hex digits>.scope"
     description: str = ""
-    slice: str = "machine.slice"
+    slice: str = DEFAULT_SLICE
     limits: Limits = field(default_factory=Limits)
     kill_signal: int = signal.SIGTERM
     stop_timeout_usec: int = 10_000_000

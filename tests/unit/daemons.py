@@ -79,11 +79,13 @@ class Daemon:
         return code
 
     def close(self) -> None:
-        """Remove every container and stop; what is left over afterwards is for the test to look at."""
+        """Remove every container and volume and stop; what is left over afterwards is for the test to look at."""
         if self.process is None or self.process.poll() is not None:
             self.start()
         for container in self.get("/containers/json?all=1").json:
             self.delete(f"/containers/{container['Id']}?force=1")
+        for volume in self.get("/volumes").json["Volumes"]:
+            self.delete(f"/volumes/{volume['Name']}")
         self.stop()
 
     def call(
@@ -200,7 +202,8 @@ class Daemon:
         for directory in (self.root / "containers", self.root / "spool", self.run / "containers", self.run / "runtime"):
             if directory.is_dir():
                 found += [str(path) for path in directory.iterdir()]
-        return found
+        volumes = self.root / "volumes"
+        return found + [str(path) for path in volumes.iterdir() if path.name != ".trash"]
 
 
 _tar: bytes = b""

@@ -13,17 +13,17 @@ from values import IMAGE_ID, make_container, make_image
 from dockerd_py.api import encode
 from dockerd_py.api.logframes import encoder
 from dockerd_py.api.times import SECOND, duration, parse_time, rfc3339
+from dockerd_py.engine.isolation import Namespaces, Security
 from dockerd_py.engine.model import (
     STDERR,
     STDOUT,
-    Bind,
     ContainerConfig,
     HostConfig,
     LogRecord,
-    Mount,
     State,
     Status,
 )
+from dockerd_py.engine.mount_model import Bind, Mount, MountRequest
 from dockerd_py.errors import BadParameter
 
 NOW = (1, 43)
@@ -114,7 +114,7 @@ def test_inspect_shows_the_settings_as_they_were_given() -> None:
             binds=(Bind("/a", "/b"), Bind("/c", "/d", True)), memory=1 << 23, memory_swap=-1, pids_limit=5,
             network_mode="none", auto_remove=True, log_options={"tag": "x"},
         ),
-        mounts=(Mount("/c", "/d", True),),
+        mounts=(Mount("bind", "/c", "/d", True, mode="ro", propagation="rprivate"),),
         state=State(Status.RUNNING, pid=5, started_at=1_700_000_000_000_000_000),
     )  # fmt: skip
     result = encode.container_inspect(container, NOW)
@@ -142,11 +142,29 @@ def test_what_inspect_shows_can_be_sent_back_to_create() -> None:
 
     container = make_container(
         config=ContainerConfig(image="i", cmd=("a",), labels={"k": "v"}, exposed_ports=("80/tcp",), stop_timeout=4),
-        host=HostConfig(binds=(Bind("/c", "/d", True),), memory=1 << 23, log_driver="json-file", nano_cpus=7),
-    )
+        host=HostConfig(
+            binds=(Bind("/c", "/d", True, "ro,rslave", "rslave"), Bind("data", "/e", mode="nocopy", no_copy=True)),
+            mounts=(
+                MountRequest("bind", "/f", "/g", True, propagation="shared", non_recursive=True, create_source=True),
+                MountRequest("volume", "/h", "name", no_copy=True, labels={"a": "b"}, driver_options={"type": "nfs"}),
+                MountRequest("volume", "/i"),
+                MountRequest("tmpfs", "/j", size=1 << 20, mode=0o1700),
+            ),
+            volumes_from=("other:ro",),
+            tmpfs={"/k": "size=1m"},
+            shm_size=1 << 20,
+            memory=1 << 23,
+            log_driver="json-file",
+            nano_cpus=7,
+        ),
+    )  # fmt: skip
     result = json.loads(json.dumps(encode.container_inspect(container, NOW)))
     request = decode_create({**result["Config"], "HostConfig": result["HostConfig"]})
-    assert (request.config, request.host) == (container.config, container.host)
+    assert request.config == container.config
+    again = encode.container_inspect(replace(container, host=request.host), NOW)
+    assert json.loads(json.dumps(again)) == result
+    # some defaults are shown as such, and come back given
+    assert replace(request.host, namespaces=Namespaces(), security=Security(), runtime="") == container.host
 
 
 # Images

@@ -95,6 +95,12 @@ def test_the_containers_user_and_directory_are_those_of_its_execs(daemon: Daemon
     daemon.delete(f"/containers/{container}?force=1")
 
 
+def test_the_groups_that_were_added_to_the_container_are_those_of_its_execs(daemon: Daemon) -> None:
+    container = daemon.run_detached("sleep", "100", host={"GroupAdd": ["audio", "77"]})
+    assert execs.run(daemon, container, "id", "-G", User="nobody").text() == "65534 29 77\n"
+    daemon.delete(f"/containers/{container}?force=1")
+
+
 def test_what_it_writes_is_not_in_the_containers_log(daemon: Daemon) -> None:
     container = daemon.run_detached("sh", "-c", "echo logged; sleep 100")
     assert execs.run(daemon, container, "echo", "not logged").text() == "not logged\n"

@@ -17,6 +17,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from daemons import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_house import SMALL, directory, hardlink, helpers, member, needs_root, run, stream, symlink, tar, tree
@@ -329,6 +330,11 @@ def test_whiteouts_applied_take_away_the_parents_files_and_none_of_this_archives
     assert tree(target) == {"d", "d/stays", "o", "o/new", "x"}
 
 
+def test_an_archive_without_an_entry_unpacks_to_nothing(target: Path) -> None:
+    assert extract(bytes(1024), target).entries == 0
+    assert tree(target) == set()
+
+
 # Archives that are broken
 
 
@@ -528,6 +534,8 @@ def test_a_helper_that_is_killed_is_an_error(target: Path) -> None:
     async def steps() -> None:
         async def source() -> object:
             yield SMALL[:600]
+            # A process has no command line in the moment of its exec.
+            await asyncio.to_thread(until, lambda: helpers(target))
             for helper in helpers(target):
                 os.kill(helper, 9)
             await asyncio.sleep(0.1)

@@ -47,7 +47,9 @@ def main(arguments: dict[str, Any]) -> None:
     def work() -> None:
         own_mounts()
         root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        for source, target, read_only in arguments["mounts"]:
+        # As the runtime has it: links of the image decide what lies in what, before anything is mounted.
+        places = [(source, resolve(root, target), read_only) for source, target, read_only in arguments["mounts"]]
+        for source, target, read_only in sorted(places, key=lambda place: place[1].count("/")):
             _bind(root, source, target, read_only)
         path = arguments["path"]
         if arguments["action"] == "put":
