@@ -39,6 +39,7 @@ FLAGS = (
     Flag(("-r", "--restart"), "bool", help="Start again what ran when the host went down; see pydockerd(8)"),
     Flag(("--start-timeout",), "int", DEFAULT_START_TIMEOUT, help="Seconds that the start of a container may take"),
     Flag(("--runtime",), default=DEFAULT_RUNTIME, help="The OCI runtime: a name on the PATH or an absolute path"),
+    Flag(("--api-enable-cors",), "bool", help="Let web pages of any origin use the Remote API"),
     Flag(("--config",), default=str(DEFAULT_CONFIG_FILE), help="File with the same settings, as YAML"),
 )
 
@@ -52,7 +53,6 @@ NOT_YET = (
     Flag(("--icc",), "bool"),
     Flag(("--mtu",), "int"),
     Flag(("-e", "--exec-driver")),
-    Flag(("--api-enable-cors",), "bool"),
 )
 """The first year's settings whose part of the engine is not there yet."""
 
@@ -77,6 +77,7 @@ class Config:
     restart: bool | None = None  # None: for containers of clients that know no restart policies
     start_timeout: int = DEFAULT_START_TIMEOUT  # seconds
     runtime: str = DEFAULT_RUNTIME
+    api_enable_cors: bool = False
     debug: bool = False
 
     @property
@@ -133,6 +134,7 @@ def load(parsed: flags.Parsed) -> Config:
         restart=bool(values["restart"]) if parsed.has("restart") or "restart" in settings else None,
         start_timeout=timeout,
         runtime=str(values["runtime"]),
+        api_enable_cors=bool(values["api-enable-cors"]),
         debug=bool(values["debug"]),
     )
 

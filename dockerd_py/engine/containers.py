@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from signal import SIGKILL
@@ -46,10 +46,12 @@ from dockerd_py.errors import (
     AmbiguousId,
     BadParameter,
     Conflict,
+    NameTaken,
     NoSuchContainer,
     NotRunning,
     PydockerdError,
     RuntimeFailed,
+    StillRunning,
     TimedOut,
 )
 from dockerd_py.runtime.monitors import RequestFailed
@@ -145,8 +147,7 @@ class Containers:
         image = self._images.get(config.image)
         merged = settings.merge(config, image.config)
         path, *args = settings.command_of(merged)
-        warnings = settings.check(merged, host, min_memory)
-        check_restart_policy(host.restart, auto_remove=host.auto_remove)
+        host, warnings = self._check(merged, host, min_memory)
         container_id = ids.new_id()
         record = Record(
             id=container_id,
@@ -188,7 +189,7 @@ class Containers:
             raise Conflict(f"removal of container {record.name} is already in progress")
         if record.state.active:
             if not force:
-                raise Conflict(
+                raise StillRunning(
                     f"You cannot remove a {record.state.status.value} container {record.id}. "
                     "Stop the container before attempting removal or force remove"
                 )
@@ -267,9 +268,24 @@ class Containers:
 
     # Running
 
-    async def start(self, ref: str) -> None:
-        """Raises NoSuchContainer, AlreadyInState, CommandNotFound, CommandNotExecutable, RuntimeFailed, TimedOut."""
-        await self._lifecycle.start(self.record(ref))
+    async def start(
+        self, ref: str, host: HostConfig | None = None, *, min_memory: int = resources.MIN_MEMORY
+    ) -> None:
+        """``host``: put in the place of its settings before it starts, and kept.
+
+        Raises NoSuchContainer, AlreadyInState, CommandNotFound, CommandNotExecutable, RuntimeFailed, TimedOut;
+        BadParameter, NotSupported and Conflict for ``host``, which then is not kept.
+        """
+        record = self.record(ref)
+        if host is None:
+            await self._lifecycle.start(record)
+            return
+        wanted, _ = self._check(record.config, host, min_memory)
+
+        async def prepare() -> None:
+            await self._updates.replace(record, wanted, wanted.log_driver or self._log_driver)
+
+        await self._lifecycle.start(record, prepare=prepare)
 
     async def pause(self, ref: str) -> None:
         """Freeze all its processes.  Raises NoSuchContainer, Conflict, NotRunning, NotSupported, TimedOut."""
@@ -413,13 +429,19 @@ class Containers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _check(self, config: ContainerConfig, host: HostConfig, min_memory: int) -> tuple[HostConfig, Sequence[str]]:
+        """The settings of a container, already merged with its image's, as they are kept; and warnings.
+
+        Raises BadParameter, NotSupported.
+        """
+        warnings = settings.check(config, host, min_memory)
+        check_restart_policy(host.restart, auto_remove=host.auto_remove)
+        return host, warnings
+
     def _check_free(self, name: str) -> None:
         holder = self._by_name.get(name)
         if holder is not None:
-            raise Conflict(
-                f'Conflict. The container name "/{name}" is already in use by container "{holder.id}". '
-                "You have to remove (or rename) that container to be able to reuse that name."
-            )
+            raise NameTaken(name, holder.id)
 
 
 def row_of(record: Record) -> ContainerRow:

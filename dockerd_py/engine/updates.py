@@ -1,4 +1,4 @@
-"""Changing a container's limits and restart policy, while it runs too.
+"""Changing a container's limits and restart policy, while it runs too, and all its settings before it starts.
 
 The new settings are in the database, marked as being put in force, before the scope changes: recovery finishes what
 a killed daemon has begun.
@@ -36,6 +36,21 @@ class Updates:
         Raises BadParameter, NotSupported, Conflict; the container is as it was then.
         """
         await uninterrupted(self._update(record, change))
+
+    async def replace(self, record: Record, host: HostConfig, log_driver: str) -> None:
+        """Put ``host``, which has been checked, in the place of all that a container, which does not run, was given.
+
+        The caller holds its lock.  Raises Conflict when somebody is attached and the log would go elsewhere.
+        """
+        if record.monitor is not None and log_driver != record.log_driver:
+            raise Conflict(f"container {record.name} is attached to: its log driver cannot change now")
+        text = forms.dump_settings(record.config, host, log_driver=log_driver, runtime=record.runtime)
+
+        async def keep() -> None:
+            await self._store.containers.update_settings(record.id, text)
+            record.host, record.log_driver = host, log_driver
+
+        await uninterrupted(keep())
 
     async def finish(self, record: Record) -> None:
         """Recovery's part: an update was under way."""
