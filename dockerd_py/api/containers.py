@@ -16,7 +16,15 @@ from dockerd_py.api.filters import container_filter
 from dockerd_py.api.routing import ApiVersion, Route
 from dockerd_py.api.system import go_architecture
 from dockerd_py.engine.model import Container, Image, WaitCondition, WaitResult
-from dockerd_py.errors import AlreadyInState, BadParameter, Conflict, NotRunning, NotSupported, PydockerdError
+from dockerd_py.errors import (
+    AlreadyInState,
+    BadParameter,
+    Conflict,
+    NoSuchImage,
+    NotRunning,
+    NotSupported,
+    PydockerdError,
+)
 
 FORCED_STOP_SECONDS = 5
 """How long the first year's forced removal lets a container end by itself."""
@@ -56,7 +64,10 @@ async def create(call: Call) -> web.StreamResponse:
     wanted = decode_create(body)
     config = wanted.config
     if eras.is_first_year(call.version):
-        config = first_year.join_with_image(config, call.engine.images.get(config.image).config)
+        try:
+            config = first_year.join_with_image(config, call.engine.images.get(config.image).config)
+        except NoSuchImage as error:
+            raise first_year.no_such_image(config.image) from error
     if platform := call.text("platform"):
         await _check_platform(call, platform)
     host = eras.settle_restart_policy(call.version, wanted.host)

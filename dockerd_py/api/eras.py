@@ -72,14 +72,16 @@ def start_failure(version: ApiVersion, ref: str, error: PydockerdError, identity
 _FIRST_YEAR_CLIENT = re.compile(r"Docker-Client/0\.")
 
 
-def is_first_year_client(user_agent: str) -> bool:
-    """Whether a request comes from the first year's own command line."""
-    return _FIRST_YEAR_CLIENT.match(user_agent) is not None
+def version_of_client(user_agent: str, error: OtherVersion) -> ApiVersion:
+    """In whose form a client learns that its version is not spoken here: the first year's own command line, and
+    whatever is older, as they knew it; everybody else as today."""
+    is_old = error.version < (1, 0) or _FIRST_YEAR_CLIENT.match(user_agent)
+    return FIRST_YEAR if is_old else API_VERSION
 
 
 def version_failure(version: ApiVersion, error: OtherVersion) -> tuple[int, str]:
     """Status and message for a client of another version; ``version``: in whose form it is told."""
-    if is_first_year(version) or error.version < (1, 0):
+    if is_first_year(version):
         ours, theirs = spell(API_VERSION), spell(error.version)
         return 404, f"client and server don't have same version (client : {theirs}, server: {ours})"
     return error.status, str(error)

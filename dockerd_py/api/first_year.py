@@ -16,6 +16,7 @@ from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.api.routing import ApiVersion
 from dockerd_py.api.truth import is_true
 from dockerd_py.engine.model import Container, ContainerConfig, HostConfig
+from dockerd_py.errors import NoSuchImage
 
 DEPRECATED_MAPPING = "The mapping to public ports on your host has been deprecated. Use -p to publish the ports."
 
@@ -65,6 +66,14 @@ def join_with_image(config: ContainerConfig, image: ContainerConfig) -> Containe
         open_stdin=config.open_stdin or image.open_stdin,
         stdin_once=config.stdin_once or image.stdin_once,
     )
+
+
+def no_such_image(ref: str) -> NoSuchImage:
+    """As create said it: with the tag that was looked for."""
+    repository, _, tag = ref.rpartition(":")
+    if not repository or "/" in tag:
+        repository, tag = ref, "latest"
+    return NoSuchImage(f"{repository} (tag: {tag})")
 
 
 def settings_of_start(container: Container, body: JsonObject, version: ApiVersion) -> HostConfig:

@@ -22,7 +22,7 @@ from dockerd_py.api.call import COMMON_HEADERS, CORS_HEADERS, Call
 from dockerd_py.api.hijack import ClientGone, Front, NoAnswer
 from dockerd_py.api.routing import ApiVersion, OtherVersion, PageNotFound, Routes, split_version
 from dockerd_py.errors import PydockerdError
-from dockerd_py.version import API_VERSION, FIRST_YEAR
+from dockerd_py.version import API_VERSION
 
 if TYPE_CHECKING:
     from dockerd_py.engine.engine import Engine
@@ -123,8 +123,8 @@ class ApiServer:
                 request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return await handler(call)
         except OtherVersion as error:
-            wanted = FIRST_YEAR if eras.is_first_year_client(request.headers.get("User-Agent", "")) else version
-            return self._failed(call, wanted, *eras.version_failure(wanted, error), front)
+            told = eras.version_of_client(request.headers.get("User-Agent", ""), error)
+            return self._failed(call, told, *eras.version_failure(told, error), front)
         except PydockerdError as error:
             if error.status >= 500:
                 log.error("%s %s: %s", request.method, request.path, error)
