@@ -13,7 +13,7 @@ from dockerd_py.api.filters import image_filter, matches_reference
 from dockerd_py.api.routing import Route
 from dockerd_py.api.stream import answer_with_messages
 from dockerd_py.engine.model import Image, ProgressSink
-from dockerd_py.errors import BadParameter, NotSupported
+from dockerd_py.errors import BadParameter, Conflict, NotSupported, PydockerdError
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -57,6 +57,8 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
+    if eras.is_first_year(call.version) and _is_container(call):
+        raise Conflict("Conflict between containers and images")
     return call.json(encode.image_inspect(call.engine.images.get(call.name), call.version))
 
 
@@ -69,6 +71,14 @@ async def tag(call: Call) -> web.StreamResponse:
 async def remove(call: Call) -> web.StreamResponse:
     changes = await call.engine.images.remove(call.name, force=call.flag("force"), prune=not call.flag("noprune"))
     return call.json(encode.image_changes(changes, call.version))
+
+
+def _is_container(call: Call) -> bool:
+    try:
+        call.engine.containers.get(call.name)
+    except PydockerdError:
+        return False
+    return True
 
 
 def _named(image: Image, pattern: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import struct
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from values import IMAGE_ID, make_container, make_image
@@ -202,7 +203,9 @@ def test_a_line_has_its_time_once_and_with_nine_digits() -> None:
 
 # The first year's ports
 
-PORTS = [Port(53, "udp"), Port(80, "tcp", "0.0.0.0", 49153), Port(80, "tcp", "::", 49154), Port(81, "udp", "10.0.0.1", 5)]
+PORTS = [
+    Port(53, "udp"), Port(80, "tcp", "0.0.0.0", 49153), Port(80, "tcp", "::", 49154), Port(81, "udp", "10.0.0.1", 5)
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("version", [(1, 0), (1, 4)])

@@ -343,7 +343,9 @@ def test_a_taken_name_is_told_with_its_holder(old: Old) -> None:
 def test_a_name_of_both_an_image_and_a_container_is_a_conflict(old: Old) -> None:
     old.create("true", query="?name=busybox")
     assert refused(old.get("/containers/busybox/json")) == (409, "Conflict between containers and images")
+    assert refused(old.get("/images/busybox/json")) == (409, "Conflict between containers and images")
     assert old.daemon.get("/containers/busybox/json").status == 200
+    assert old.daemon.get("/images/busybox/json").status == 200
 
 
 @in_1_9
