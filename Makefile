@@ -38,7 +38,9 @@ $(VENV)/.run: $(CONTROL) contrib/make-venv $(wildcard packaging/bin/*)
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.run Makefile
-	@contrib/apt-satisfy python3-rich python3-zstandard
+	@contrib/apt-satisfy python3-rich
+	@# Ubuntu 22.04 has no package of this one either.
+	@contrib/apt-satisfy python3-zstandard 2>/dev/null || $(VENV)/bin/pip install --quiet 'zstandard>=0.19'
 	$(VENV)/bin/pip install --quiet $(TOOLS)
 	@touch $@
 
@@ -51,7 +53,7 @@ lint: $(VENV)/.tools
 	$(VENV)/bin/mypy tests/host/testhost
 
 test-unit: $(VENV)/.tools
-	@contrib/apt-satisfy btrfs-progs e2fsprogs
+	@contrib/apt-satisfy btrfs-progs e2fsprogs libarchive-tools
 	$(VENV)/bin/pytest $(T)
 
 deb:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -24,6 +24,9 @@ DEFAULT_PIDFILE = "/run/pydockerd.pid"
 DEFAULT_GROUP = "pydocker"
 DEFAULT_START_TIMEOUT = 60
 DEFAULT_RUNTIME = "crun"
+LOG_DRIVERS = ("journald", "json-file", "local", "syslog", "none")
+DEFAULT_EXEC_DRIVER = "native"
+EXEC_DRIVERS = ("native", "lxc")
 
 FLAGS = (
     Flag(("-v", "--version"), "bool", help="Print the version and quit"),
@@ -35,11 +38,13 @@ FLAGS = (
     Flag(("--exec-root",), default=DEFAULT_EXEC_ROOT, help="Directory of what a reboot clears"),
     Flag(("-p", "--pidfile"), default=DEFAULT_PIDFILE, help="File that holds the daemon's pid; '' for none"),
     Flag(("-s", "--storage-driver"), help="overlay, btrfs, aufs or vfs; by default the last one used, else the best"),
-    Flag(("--log-driver",), help="journald, json-file or none; by default journald where systemd runs"),
+    Flag(("--log-driver",), help="journald, json-file, local, syslog or none; by default journald with systemd"),
+    Flag(("--log-opt",), "list", help="An option of that driver, as KEY=VALUE (repeatable)"),
     Flag(("-r", "--restart"), "bool", help="Start again what ran when the host went down; see pydockerd(8)"),
     Flag(("--start-timeout",), "int", DEFAULT_START_TIMEOUT, help="Seconds that the start of a container may take"),
     Flag(("--runtime",), default=DEFAULT_RUNTIME, help="The OCI runtime: a name on the PATH or an absolute path"),
     Flag(("--api-enable-cors",), "bool", help="Let web pages of any origin use the Remote API"),
+    Flag(("-e", "--exec-driver"), default=DEFAULT_EXEC_DRIVER, help="native or lxc: both mean the OCI runtime"),
     Flag(("--config",), default=str(DEFAULT_CONFIG_FILE), help="File with the same settings, as YAML"),
 )
 
@@ -52,7 +57,6 @@ NOT_YET = (
     Flag(("--ip",)),
     Flag(("--icc",), "bool"),
     Flag(("--mtu",), "int"),
-    Flag(("-e", "--exec-driver")),
 )
 """The first year's settings whose part of the engine is not there yet."""
 
@@ -74,10 +78,12 @@ class Config:
     pidfile: Path | None = Path(DEFAULT_PIDFILE)
     storage_driver: str = ""
     log_driver: str = ""
+    log_options: Mapping[str, str] = field(default_factory=dict)
     restart: bool | None = None  # None: for containers of clients that know no restart policies
     start_timeout: int = DEFAULT_START_TIMEOUT  # seconds
     runtime: str = DEFAULT_RUNTIME
     api_enable_cors: bool = False
+    exec_driver: str = DEFAULT_EXEC_DRIVER  # said in the log, and of no other effect
     debug: bool = False
 
     @property
@@ -120,8 +126,10 @@ def load(parsed: flags.Parsed) -> Config:
     if timeout < 1:
         raise ConfigError(f"--start-timeout must be at least 1 second, not {timeout}")
     log_driver = str(values["log-driver"])
-    if log_driver not in ("", "journald", "json-file", "none"):
-        raise ConfigError(f"unknown log driver {log_driver!r}: there are journald, json-file and none")
+    if log_driver not in ("", *LOG_DRIVERS):
+        raise ConfigError(f"unknown log driver {log_driver!r}: there are {', '.join(LOG_DRIVERS)}")
+    if values["exec-driver"] not in EXEC_DRIVERS:
+        raise ConfigError(f"unknown exec driver {values['exec-driver']!r}: there are {' and '.join(EXEC_DRIVERS)}")
     return Config(
         hosts=tuple(hosts),
         group=str(values["group"]),
@@ -131,12 +139,25 @@ def load(parsed: flags.Parsed) -> Config:
         pidfile=Path(os.path.abspath(str(pidfile))) if pidfile else None,
         storage_driver=str(values["storage-driver"]),
         log_driver=log_driver,
+        log_options=_pairs("--log-opt", values["log-opt"]),
         restart=bool(values["restart"]) if parsed.has("restart") or "restart" in settings else None,
         start_timeout=timeout,
         runtime=str(values["runtime"]),
         api_enable_cors=bool(values["api-enable-cors"]),
+        exec_driver=str(values["exec-driver"]),
         debug=bool(values["debug"]),
     )
+
+
+def _pairs(flag: str, texts: flags.Value) -> dict[str, str]:
+    assert isinstance(texts, list)
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"{flag} {text}: it must be KEY=VALUE")
+        found[key] = value
+    return found
 
 
 def _directory(flag: str, value: flags.Value) -> Path:

@@ -31,6 +31,16 @@ class NotSupported(BadParameter):
     bus_name = BUS_ERROR_PREFIX + "NotSupported"
 
 
+class NotReadable(PydockerdError):
+    """A log that cannot be read back."""
+
+    status = 501
+    bus_name = BUS_ERROR_PREFIX + "NotReadable"
+
+    def __init__(self, driver: str) -> None:
+        super().__init__(f"configured logging driver does not support reading: {driver} keeps nothing")
+
+
 class AmbiguousId(BadParameter):
     """An id prefix that more than one object starts with."""
 
@@ -65,6 +75,22 @@ class NoSuchImage(NotFound):
     def __init__(self, ref: str) -> None:
         super().__init__(f"No such image: {ref}")
         self.ref = ref
+
+
+class NoSuchExec(NotFound):
+    bus_name = BUS_ERROR_PREFIX + "NoSuchExec"
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"No such exec instance: {ref}")
+        self.ref = ref
+
+
+class NoSuchVolume(NotFound):
+    bus_name = BUS_ERROR_PREFIX + "NoSuchVolume"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"get {name}: no such volume")
+        self.name = name
 
 
 class Conflict(PydockerdError):

@@ -10,6 +10,7 @@ from aiohttp import web
 from dockerd_py.api import eras
 from dockerd_py.api.call import Call
 from dockerd_py.api.fields import JsonObject
+from dockerd_py.api.graph import image_of
 from dockerd_py.api.routing import Route
 from dockerd_py.api.stream import answer_with_messages
 from dockerd_py.engine.model import Progress, ProgressSink
@@ -21,14 +22,14 @@ async def export(call: Call) -> web.StreamResponse:
 
 
 async def save_one(call: Call) -> web.StreamResponse:
-    return await _save(call, (call.name,))
+    return await _save(call, (image_of(call, call.name),))
 
 
 async def save_many(call: Call) -> web.StreamResponse:
     names = tuple(name for text in call.texts("names") for name in text.split(",") if name)
     if not names:
         raise BadParameter("Bad parameter: names has to name at least one image")
-    return await _save(call, names)
+    return await _save(call, tuple(image_of(call, name) for name in names))
 
 
 async def load(call: Call) -> web.StreamResponse:

@@ -95,6 +95,13 @@ class Call:
         """Nanoseconds since the epoch; 0 when it is absent."""
         return parse_time(self.query.get(key, ""), key)
 
+    def terminal_size(self) -> tuple[int, int]:
+        """The rows ``h`` and the columns ``w``."""
+        height, width = self.number("h"), self.number("w")
+        if height is None or width is None or not (0 <= height <= 65535 and 0 <= width <= 65535):
+            raise BadParameter("Bad parameter: h and w must be numbers from 0 to 65535")
+        return height, width
+
     # The body
 
     async def body(self) -> bytes:

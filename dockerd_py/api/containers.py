@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 
 from aiohttp import web
 
@@ -13,7 +12,8 @@ from dockerd_py.api.call import Call, dump
 from dockerd_py.api.decode import decode_create
 from dockerd_py.api.decode_host import decode_update
 from dockerd_py.api.filters import container_filter
-from dockerd_py.api.routing import ApiVersion, Route
+from dockerd_py.api.graph import image_of, images_of
+from dockerd_py.api.routing import ApiVersion, PageNotFound, Route
 from dockerd_py.api.system import go_architecture
 from dockerd_py.engine.model import Container, Image, WaitCondition, WaitResult
 from dockerd_py.errors import (
@@ -65,17 +65,19 @@ async def create(call: Call) -> web.StreamResponse:
     config = wanted.config
     if eras.is_first_year(call.version):
         try:
-            config = first_year.join_with_image(config, call.engine.images.get(config.image).config)
+            config = first_year.join_with_image(config, images_of(call).get(config.image).config)
         except NoSuchImage as error:
             raise first_year.no_such_image(config.image) from error
     if platform := call.text("platform"):
         await _check_platform(call, platform)
     host = eras.settle_restart_policy(call.version, wanted.host)
-    for path in wanted.must_exist:
-        if not await asyncio.to_thread(os.path.lexists, path):
-            raise BadParameter(f'invalid mount config for type "bind": bind source path does not exist: {path}')
     created = await call.engine.containers.create(
-        config, host, call.text("name"), min_memory=eras.minimum_memory(call.version)
+        config,
+        host,
+        call.text("name"),
+        image_ref=image_of(call, wanted.config.image),
+        min_memory=eras.minimum_memory(call.version),
+        max_layers=eras.most_layers(call.version),
     )
     warnings += created.warnings
     nothing = eras.is_first_year(call.version) and not warnings
@@ -109,9 +111,8 @@ async def start(call: Call) -> web.StreamResponse:
 
 
 async def stop(call: Call) -> web.StreamResponse:
-    _refuse_signal(call)
     try:
-        await call.engine.containers.stop(call.name, call.number("t"))
+        await call.engine.containers.stop(call.name, call.number("t"), call.text("signal"))
     except AlreadyInState:
         if eras.reports_unchanged_state(call.version):
             raise
@@ -119,8 +120,7 @@ async def stop(call: Call) -> web.StreamResponse:
 
 
 async def restart(call: Call) -> web.StreamResponse:
-    _refuse_signal(call)
-    await call.engine.containers.restart(call.name, call.number("t"))
+    await call.engine.containers.restart(call.name, call.number("t"), call.text("signal"))
     return call.empty()
 
 
@@ -177,11 +177,22 @@ async def wait(call: Call) -> web.StreamResponse:
 async def resize(call: Call) -> web.StreamResponse:
     if eras.is_first_year(call.version) and not (call.text("h").isdecimal() and call.text("w").isdecimal()):
         raise PydockerdError(f'h and w must be numbers, not "{call.text("h")}" and "{call.text("w")}"')
-    height, width = call.number("h"), call.number("w")
-    if height is None or width is None or not (0 <= height <= 65535 and 0 <= width <= 65535):
-        raise BadParameter("Bad parameter: h and w must be numbers from 0 to 65535")
-    await call.engine.containers.resize(call.name, height, width)
+    await call.engine.containers.resize(call.name, *call.terminal_size())
     return call.empty(200)
+
+
+async def top(call: Call) -> web.StreamResponse:
+    if not eras.has_top(call.version):
+        raise PageNotFound
+    if call.text("ps_args") and not eras.has_ps_args(call.version):
+        raise BadParameter("Bad parameter: ps_args needs API version 1.4 or newer")
+    try:
+        found = await call.engine.top(call.name, call.text("ps_args"))
+    except NotRunning as error:
+        if eras.top_conflicts(call.version):
+            raise
+        raise PydockerdError(str(error)) from error
+    return call.json(encode.processes(found))
 
 
 async def remove(call: Call) -> web.StreamResponse:
@@ -232,15 +243,10 @@ def _image_name(call: Call, container: Container, known: dict[tuple[str, str], s
 
 def _is_image(call: Call) -> bool:
     try:
-        call.engine.images.get(call.name)
+        images_of(call).get(call.name)
     except PydockerdError:
         return False
     return True
-
-
-def _refuse_signal(call: Call) -> None:
-    if call.text("signal"):
-        raise NotSupported("the signal parameter of stop and restart is not supported by this version")
 
 
 async def _check_platform(call: Call, platform: str) -> None:
@@ -265,5 +271,6 @@ ROUTES = (
     Route("POST", "/containers/{}/update", update),
     Route("POST", "/containers/{}/wait", wait),
     Route("POST", "/containers/{}/resize", resize),
+    Route("GET", "/containers/{}/top", top),
     Route("DELETE", "/containers/{}", remove),
 )

@@ -20,7 +20,6 @@ from dockerd_py.errors import BadParameter, NotSupported
 class CreateRequest:
     config: ContainerConfig
     host: HostConfig
-    must_exist: tuple[str, ...]  # host paths that have to be there; other missing sources of binds are made
 
 
 def decode_create(body: JsonObject) -> CreateRequest:
@@ -28,21 +27,19 @@ def decode_create(body: JsonObject) -> CreateRequest:
     fields = Fields(body)
     refuse_others(fields, _CONFIG_BENIGN)
     _check_networking(fields.object("NetworkingConfig"))
-    host_fields = fields.object("HostConfig")
-    host, must_exist = decode_host(host_fields, flat=fields)
-    return CreateRequest(_config(fields), host, must_exist)
+    host = decode_host(fields.object("HostConfig"), flat=fields)
+    return CreateRequest(_config(fields), host)
 
 
 def decode_commit(body: JsonObject) -> ContainerConfig:
     """The settings in the body of POST /commit.  BadParameter, NotSupported."""
     fields = Fields(body)
-    volumes = fields.key_set("Volumes")
     ports = fields.texts("PortSpecs")  # the first year's: "22", or "2222:22"
-    rest = {key: value for key, value in body.items() if key.casefold() not in ("volumes", "portspecs")}
+    rest = {key: value for key, value in body.items() if key.casefold() != "portspecs"}
     refuse_others(Fields(rest), _CONFIG_BENIGN)
     config = _config(Fields(rest))
     exposed = (*config.exposed_ports, *(check_port(port.rpartition(":")[2]) for port in ports))
-    return replace(config, volumes=volumes, exposed_ports=tuple(dict.fromkeys(exposed)))
+    return replace(config, exposed_ports=tuple(dict.fromkeys(exposed)))
 
 
 def _config(fields: Fields) -> ContainerConfig:
@@ -69,6 +66,7 @@ def _config(fields: Fields) -> ContainerConfig:
         attach_stderr=fields.flag("AttachStderr"),
         labels=fields.text_map("Labels"),
         exposed_ports=tuple(check_port(port) for port in fields.key_set("ExposedPorts")),
+        volumes=fields.key_set("Volumes"),
         stop_signal=fields.text("StopSignal"),
         stop_timeout=fields.optional_number("StopTimeout"),
         network_disabled=fields.flag("NetworkDisabled"),
@@ -98,12 +96,8 @@ def _check_networking(fields: Fields) -> None:
 # Settings of Docker's that have no effect here, each with what counts as "not asked for".
 _CONFIG_BENIGN: dict[str, Benign] = {
     "ArgsEscaped": empty,  # Windows
-    "Dns": empty,
     "Healthcheck": no_healthcheck,
     "MacAddress": empty,
     "PortSpecs": empty,
     "Shell": anything,  # only a build's RUN reads it
-    "Volumes": empty,
-    "VolumesFrom": empty,
-    "VolumeDriver": empty,
 }

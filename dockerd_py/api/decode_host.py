@@ -6,18 +6,20 @@ here is refused by name (NotSupported), never ignored.  Keys that Docker does no
 
 from __future__ import annotations
 
+from dockerd_py.api import decode_confine
 from dockerd_py.api.benign import Benign, anything, empty, one_of, refuse_others, says_nothing
 from dockerd_py.api.fields import Fields, JsonObject
-from dockerd_py.api.specs import check_port_bindings, parse_bind, parse_mount
-from dockerd_py.engine.model import Bind, DeviceRate, HostConfig, RestartPolicy
-from dockerd_py.errors import BadParameter, NotSupported
+from dockerd_py.api.mounts import parse_bind, parse_mount, parse_volumes_from
+from dockerd_py.api.specs import check_port_bindings
+from dockerd_py.engine.model import DeviceRate, HostConfig, RestartPolicy
+from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE
+from dockerd_py.errors import NotSupported
 
 NETWORK_MODES = ("default", "bridge", "none", "host")
-DEFAULT_SHM_SIZE = 64 << 20
 
 
-def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig, tuple[str, ...]]:
-    """A HostConfig, and the host paths in it that have to exist.
+def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
+    """A HostConfig.  BadParameter, NotSupported.
 
     ``flat`` is where API versions up to 1.17 put the limits: beside the container's configuration.
     """
@@ -31,9 +33,13 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig,
         )
     log_fields = fields.object("LogConfig")
     check_port_bindings(fields)
-    binds, must_exist = _binds(fields)
-    host = HostConfig(
-        binds=binds,
+    return HostConfig(
+        binds=tuple(parse_bind(text) for text in fields.texts("Binds")),
+        mounts=tuple(parse_mount(mount) for mount in fields.objects("Mounts")),
+        volumes_from=parse_volumes_from(fields, limits),
+        volume_driver=fields.text("VolumeDriver") or limits.text("VolumeDriver"),
+        tmpfs=fields.text_map("Tmpfs"),
+        shm_size=fields.number("ShmSize") or DEFAULT_SHM_SIZE,
         memory=_limit(fields, limits, "Memory"),
         memory_swap=_limit(fields, limits, "MemorySwap"),
         cpu_shares=_limit(fields, limits, "CpuShares"),
@@ -57,8 +63,15 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> tuple[HostConfig,
         log_driver=log_fields.text("Type"),
         log_options=log_fields.text_map("Config"),
         container_id_file=fields.text("ContainerIDFile"),
+        namespaces=decode_confine.namespaces(fields),
+        security=decode_confine.security(fields),
+        tuning=decode_confine.tuning(fields),
+        resolver=decode_confine.resolver(fields, limits),
+        runtime=fields.text("Runtime"),
+        cgroup_parent=fields.text("CgroupParent"),
+        annotations=fields.text_map("Annotations"),
+        lxc_conf=decode_confine.lxc_conf(fields),
     )
-    return host, must_exist
 
 
 def _limit(fields: Fields, flat: Fields, key: str) -> int:
@@ -74,8 +87,7 @@ def decode_update(body: JsonObject) -> HostConfig:
         if key.casefold() not in known and not says_nothing(fields.raw(key)):
             raise NotSupported(f"{key} cannot be updated")
     given = {key: value for key, value in body.items() if key.casefold() in known}
-    host, _ = decode_host(Fields(given))
-    return host
+    return decode_host(Fields(given))
 
 
 def _restart(fields: Fields) -> RestartPolicy:
@@ -91,68 +103,23 @@ def _rates(fields: Fields, key: str, value: str = "Rate") -> tuple[DeviceRate, .
     return tuple(DeviceRate(one.text("Path"), one.number(value)) for one in fields.objects(key))
 
 
-def _binds(fields: Fields) -> tuple[tuple[Bind, ...], tuple[str, ...]]:
-    binds = [parse_bind(text) for text in fields.texts("Binds")]
-    mounts = [parse_mount(mount) for mount in fields.objects("Mounts")]
-    must_exist = tuple(bind.source for bind, created in mounts if not created)
-    binds += [bind for bind, _ in mounts]
-    targets: set[str] = set()
-    for bind in binds:
-        if bind.target in targets:
-            raise BadParameter(f"Duplicate mount point: {bind.target}")
-        targets.add(bind.target)
-    return tuple(binds), must_exist
-
-
 # Settings that have no effect here, each with what counts as "not asked for".
 _HOST_BENIGN: dict[str, Benign] = {
-    "Annotations": empty,
-    "CapAdd": empty,
-    "CapDrop": empty,
     "Capabilities": empty,
     "Cgroup": empty,
-    "CgroupParent": empty,
-    "CgroupnsMode": one_of("", "private"),
     "ConsoleSize": anything,  # the client sets the size of its terminal when it attaches, too
     "CpuCount": empty,
     "CpuPercent": empty,
     "CpuRealtimePeriod": empty,
     "CpuRealtimeRuntime": empty,
-    "DeviceCgroupRules": empty,
     "DeviceRequests": empty,
-    "Devices": empty,
-    "Dns": empty,
-    "DnsOptions": empty,
-    "DnsSearch": empty,
-    "ExtraHosts": empty,
-    "GroupAdd": empty,
     "IOMaximumBandwidth": empty,
     "IOMaximumIOps": empty,
-    "Init": empty,
-    "IpcMode": one_of("", "private"),
     "Isolation": one_of("", "default"),
     "KernelMemory": empty,
     "KernelMemoryTCP": empty,
     "Links": empty,
-    "LxcConf": empty,
-    "MaskedPaths": lambda value: value is None,  # an empty list would lift the masks
-    "OomKillDisable": empty,
-    "OomScoreAdj": empty,
-    "PidMode": empty,
-    "Privileged": empty,
-    "ReadonlyPaths": lambda value: value is None,
-    "ReadonlyRootfs": empty,
-    "Runtime": one_of("", "crun"),
-    "SecurityOpt": empty,
-    "ShmSize": one_of(0, DEFAULT_SHM_SIZE),
     "StorageOpt": empty,
-    "Sysctls": empty,
-    "Tmpfs": empty,
-    "UTSMode": empty,
-    "Ulimits": empty,
-    "UsernsMode": empty,
-    "VolumeDriver": empty,
-    "VolumesFrom": empty,
 }
 
 _UPDATE = frozenset((

@@ -5,29 +5,32 @@ All keys that Docker's clients read are there, with Docker's own default where t
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from dockerd_py.api import encode_first_year, eras
+from dockerd_py.api import encode_first_year, eras, mounts
+from dockerd_py.api.encode_confine import confinement
 from dockerd_py.api.fields import JsonObject
-from dockerd_py.api.filters import network_name
+from dockerd_py.api.filters import matches_repository, network_name
 from dockerd_py.api.routing import ApiVersion
 from dockerd_py.api.times import SECOND, duration, rfc3339
 from dockerd_py.engine.model import (
-    Bind,
     Container,
     ContainerConfig,
     DeviceRate,
     Event,
+    Exec,
     HistoryEntry,
     HostConfig,
     Image,
     ImageChange,
-    Mount,
+    Processes,
     State,
     Status,
 )
+from dockerd_py.engine.mount_model import Volume
 
 UNNAMED = "<none>:<none>"
 
@@ -51,18 +54,34 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
-        "ExecIDs": None,
+        "AppArmorProfile": container.apparmor,
+        "ExecIDs": list(container.exec_ids) or None,
         "HostConfig": host_config(container),
         "GraphDriver": {"Data": None, "Name": container.driver},
-        "Mounts": [_mount(mount) for mount in container.mounts],
+        "Mounts": [mounts.mount(mount) for mount in container.mounts],
         "Config": config(container.config),
         "NetworkSettings": _network_settings(container),
     }
     _add_sizes(result, container)
     if eras.spells_containers_as_first_year(version):
         return encode_first_year.inspect(container, result, version)
+    if eras.lists_volumes_by_target(version):
+        shown = [mount for mount in container.mounts if mount.source]
+        result["Volumes"] = {mount.target: mount.source for mount in shown}
+        result["VolumesRW"] = {mount.target: not mount.read_only for mount in shown}
     return result
+
+
+def volume(value: Volume) -> JsonObject:
+    return {
+        "CreatedAt": rfc3339(value.created // SECOND * SECOND),
+        "Driver": value.driver,
+        "Labels": value.labels or None,
+        "Mountpoint": value.mountpoint,
+        "Name": value.name,
+        "Options": value.options or None,
+        "Scope": "local",
+    }
 
 
 def container_summary(container: Container, version: ApiVersion, image: str) -> JsonObject:
@@ -80,7 +99,7 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
         "Status": status_text(container.state, version),
         "HostConfig": {"NetworkMode": container.host.network_mode},
         "NetworkSettings": {"Networks": _networks(container)},
-        "Mounts": [_mount(mount) for mount in container.mounts],
+        "Mounts": [mounts.mount(mount) for mount in container.mounts],
     }
     _add_sizes(result, container)
     if eras.spells_containers_as_first_year(version):
@@ -109,7 +128,7 @@ def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
         "RepoDigests": list(image.digests),
         "Parent": eras.image_id(version, image.parent_id),
         "Comment": image.comment,
-        "Created": rfc3339(image.created),
+        "Created": rfc3339(image.created) if image.created else _EPOCH,
         "Container": image.container,
         "ContainerConfig": config(image.container_config),
         "DockerVersion": image.docker_version,
@@ -123,11 +142,33 @@ def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
         "Metadata": {"LastTagTime": rfc3339(0)},
     }
-    if eras.is_first_year(version):
-        lower = {"Container": "container", "ContainerConfig": "container_config", "DockerVersion": "docker_version"}
-        kept = ("Size", "VirtualSize", "GraphDriver", "RootFS", "Metadata", "RepoTags", "RepoDigests")
-        result = {key if key in kept else lower.get(key, key.lower()): value for key, value in result.items()}
+    if eras.layers_are_images(version):
+        result["Size"] = image.own_size
+    if eras.spells_images_in_lower_case(version):
+        result = {spelling: result[key] for key, spelling in _FIRST_YEAR_KEYS.items()}
+        if image.config == ContainerConfig():
+            result["config"] = None
     return result
+
+
+# Where nothing of its making may differ, an image says that it is of this time.
+_EPOCH = "1970-01-01T00:00:00Z"
+
+# All that inspect said of an image until 1.11.
+_FIRST_YEAR_KEYS = {
+    "Id": "id",
+    "Parent": "parent",
+    "Comment": "comment",
+    "Created": "created",
+    "Container": "container",
+    "ContainerConfig": "container_config",
+    "DockerVersion": "docker_version",
+    "Author": "author",
+    "Config": "config",
+    "Architecture": "architecture",
+    "Os": "os",
+    "Size": "Size",
+}
 
 
 def image_summary(image: Image, version: ApiVersion, shared: int = -1) -> JsonObject:
@@ -145,14 +186,33 @@ def image_summary(image: Image, version: ApiVersion, shared: int = -1) -> JsonOb
         "RepoDigests": digests,
         "RepoTags": tags,
         "SharedSize": shared,
-        "Size": image.size,
+        "Size": image.own_size if eras.layers_are_images(version) else image.size,
         "VirtualSize": image.size,
     }
 
 
-def image_changes(changes: Sequence[ImageChange], version: ApiVersion) -> list[JsonObject]:
+def first_year_images(image: Image, pattern: str, version: ApiVersion) -> list[JsonObject]:
+    """The items of the list for one image; of its names, those whose repository matches ``pattern``."""
+    names = [name for name in image.tags if not pattern or matches_repository(name, pattern)]
+    common = {
+        "Id": image.id,
+        "ParentId": image.parent_id,
+        "Created": image.created // SECOND,
+        "Size": image.own_size,
+        "VirtualSize": image.size,
+    }
+    if not eras.lists_images_by_tag(version):
+        return [{"RepoTags": names or [UNNAMED], **common}]
+    pairs = [name.rpartition(":") for name in names or [UNNAMED]]
+    return [{"Repository": repository, "Tag": tag, **common} for repository, _, tag in pairs]
+
+
+def image_changes(changes: Sequence[ImageChange], version: ApiVersion, removed: str = "") -> list[JsonObject]:
+    """``removed`` is the id of the image that was named."""
     return [
-        {"Untagged": change.untagged} if change.untagged else {"Deleted": eras.image_id(version, change.deleted)}
+        {"Untagged": change.untagged if eras.names_untagged(version) else removed}
+        if change.untagged
+        else {"Deleted": eras.image_id(version, change.deleted)}
         for change in changes
     ]
 
@@ -172,7 +232,9 @@ def history_entry(entry: HistoryEntry, version: ApiVersion) -> JsonObject:
 
 
 def event(value: Event, version: ApiVersion) -> JsonObject:
-    identity = eras.image_id(version, value.id) if value.type == "image" and _is_id(value.id) else value.id
+    identity = value.id
+    if value.type == "image" and eras.layers_are_images(version):
+        identity = identity.removeprefix("sha256:")
     result: JsonObject = {}
     if value.type in ("container", "image"):
         result["status"] = value.action
@@ -189,6 +251,38 @@ def event(value: Event, version: ApiVersion) -> JsonObject:
             "timeNano": value.time,
         }
     return result
+
+
+def exec_inspect(value: Exec, container: Container | None, version: ApiVersion) -> JsonObject:
+    """``container`` is shown up to API 1.21, where it still exists."""
+    wanted = value.config
+    result: JsonObject = {
+        "ID": value.id,
+        "Running": value.running,
+        "ExitCode": value.exit_code,
+        "ProcessConfig": {
+            "tty": wanted.tty,
+            "entrypoint": wanted.cmd[0],
+            "arguments": list(wanted.cmd[1:]),
+            "privileged": wanted.privileged,
+        },
+        "OpenStdin": wanted.attach_stdin,
+        "OpenStderr": wanted.attach_stderr,
+        "OpenStdout": wanted.attach_stdout,
+        "CanRemove": value.exit_code is not None,
+        "ContainerID": value.container_id,
+        "DetachKeys": base64.b64encode(wanted.detach_keys.encode()).decode(),
+        "Pid": value.pid,
+    }
+    if wanted.user:
+        result["ProcessConfig"]["user"] = wanted.user
+    if container is not None and eras.exec_shows_container(version):
+        result["Container"] = container_inspect(container, version)
+    return result
+
+
+def processes(value: Processes) -> JsonObject:
+    return {"Titles": list(value.titles), "Processes": [list(row) for row in value.rows]}
 
 
 def config(value: ContainerConfig) -> JsonObject:
@@ -250,7 +344,7 @@ def host_config(container: Container) -> JsonObject:
     """Docker's ``HostConfig``; what it says can be sent back to create."""
     host: HostConfig = container.host
     return {
-        "Binds": [_bind(bind) for bind in host.binds] or None,
+        "Binds": [mounts.bind(bind) for bind in host.binds] or None,
         "ContainerIDFile": host.container_id_file,
         "LogConfig": {"Type": container.log_driver, "Config": host.log_options},
         "NetworkMode": host.network_mode,
@@ -275,6 +369,12 @@ def host_config(container: Container) -> JsonObject:
         "BlkioDeviceReadIOps": _rates(host.blkio_read_iops),
         "BlkioDeviceWriteIOps": _rates(host.blkio_write_iops),
         "Runtime": container.runtime,
+        **confinement(host),
+        "VolumeDriver": host.volume_driver,
+        "VolumesFrom": list(host.volumes_from) or None,
+        "ShmSize": host.shm_size,
+        **({"Mounts": [mounts.request(one) for one in host.mounts]} if host.mounts else {}),
+        **({"Tmpfs": host.tmpfs} if host.tmpfs else {}),
         **_HOST_DEFAULTS,
     }
 
@@ -285,40 +385,16 @@ def _rates(rates: tuple[DeviceRate, ...], value: str = "Rate") -> list[JsonObjec
 
 # What the engine has no setting for yet, as Docker shows it when it is not set.
 _HOST_DEFAULTS: dict[str, Any] = {
-    "VolumeDriver": "",
-    "VolumesFrom": None,
     "ConsoleSize": [0, 0],
-    "CapAdd": None,
-    "CapDrop": None,
-    "CgroupnsMode": "private",
-    "Dns": [],
-    "DnsOptions": [],
-    "DnsSearch": [],
-    "ExtraHosts": None,
-    "GroupAdd": None,
-    "IpcMode": "private",
     "Cgroup": "",
     "Links": None,
-    "OomScoreAdj": 0,
-    "PidMode": "",
-    "Privileged": False,
     "PublishAllPorts": False,
-    "ReadonlyRootfs": False,
-    "SecurityOpt": None,
-    "UTSMode": "",
-    "UsernsMode": "",
-    "ShmSize": 67108864,
     "Isolation": "",
-    "CgroupParent": "",
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
-    "Devices": [],
-    "DeviceCgroupRules": None,
     "DeviceRequests": None,
     "KernelMemory": 0,
     "KernelMemoryTCP": 0,
-    "OomKillDisable": False,
-    "Ulimits": None,
     "CpuCount": 0,
     "CpuPercent": 0,
     "IOMaximumIOps": 0,
@@ -371,27 +447,8 @@ def _networks(container: Container) -> JsonObject:
     }
 
 
-def _mount(mount: Mount) -> JsonObject:
-    return {
-        "Type": "bind",
-        "Source": mount.source,
-        "Destination": mount.target,
-        "Mode": "ro" if mount.read_only else "",
-        "RW": not mount.read_only,
-        "Propagation": "rprivate",
-    }
-
-
-def _bind(bind: Bind) -> str:
-    return f"{bind.source}:{bind.target}:ro" if bind.read_only else f"{bind.source}:{bind.target}"
-
-
 def _add_sizes(result: JsonObject, container: Container) -> None:
     if container.size_rw is not None:
         result["SizeRw"] = container.size_rw
     if container.size_root_fs is not None:
         result["SizeRootFs"] = container.size_root_fs
-
-
-def _is_id(text: str) -> bool:
-    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)

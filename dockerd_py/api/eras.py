@@ -99,11 +99,55 @@ def minimum_memory(version: ApiVersion) -> int:
     return 512 << 10 if is_first_year(version) else 6 * MEBIBYTE
 
 
+def layers_are_images(version: ApiVersion) -> bool:
+    """Whether each layer is an image with an id and a parent, which ended with 1.22."""
+    return version < (1, 22)
+
+
 def image_id(version: ApiVersion, identity: str) -> str:
     """The digest's algorithm is part of an image's id since 1.22."""
     if not identity:
         return ""
-    return identity if version < (1, 22) else f"sha256:{identity}"
+    return identity if layers_are_images(version) else f"sha256:{identity}"
+
+
+def spells_images_in_lower_case(version: ApiVersion) -> bool:
+    """Whether the keys of an image's inspect are those of the first year; 1.12 renamed them."""
+    return version < (1, 12)
+
+
+def lists_images_by_tag(version: ApiVersion) -> bool:
+    """Whether the list of images has an entry a name, with Repository and Tag, instead of RepoTags."""
+    return version < (1, 7)
+
+
+def has_image_graph(version: ApiVersion) -> bool:
+    """Whether there is ``/images/viz``."""
+    return version < (1, 7)
+
+
+def tells_what_was_removed(version: ApiVersion) -> bool:
+    """Whether the answer to the removal of an image lists what went; it is empty before."""
+    return version >= (1, 2)
+
+
+def names_untagged(version: ApiVersion) -> bool:
+    """Whether the removal of a name tells that name; before it tells the image's id."""
+    return version >= (1, 10)
+
+
+def has_force_for_images(version: ApiVersion) -> bool:
+    return version >= (1, 10)
+
+
+def streams_json(version: ApiVersion) -> bool:
+    """Whether long operations tell their progress in JSON, or in plain text."""
+    return version >= (1, 1)
+
+
+def has_progress_detail(version: ApiVersion) -> bool:
+    """Whether progress comes as numbers; before, as text."""
+    return version >= (1, 8)
 
 
 def has_force_for_containers(version: ApiVersion) -> bool:
@@ -136,16 +180,6 @@ def has_image_in_events(version: ApiVersion) -> bool:
 def reads_on_build(version: ApiVersion) -> bool:
     """Whether create takes OnBuild."""
     return version >= (1, 10)
-
-
-def streams_json(version: ApiVersion) -> bool:
-    """Whether long operations tell their progress in JSON, or in plain text."""
-    return version >= (1, 1)
-
-
-def has_progress_detail(version: ApiVersion) -> bool:
-    """Whether progress comes as numbers; before, as text."""
-    return version >= (1, 8)
 
 
 def message_separator(version: ApiVersion, *, is_progress: bool) -> bytes:
@@ -243,6 +277,21 @@ def reports_unchanged_state(version: ApiVersion) -> bool:
     return version >= (1, 13)
 
 
+def lists_volumes_by_target(version: ApiVersion) -> bool:
+    """Whether inspect tells of volumes as ``Volumes`` and ``VolumesRW``."""
+    return version < (1, 20)
+
+
+def has_volumes(version: ApiVersion) -> bool:
+    """Whether volumes are objects with names."""
+    return version >= (1, 21)
+
+
+def prunes_anonymous_volumes_only(version: ApiVersion) -> bool:
+    """Whether cleaning up volumes spares those with names unless it is told otherwise (``all``)."""
+    return version >= (1, 42)
+
+
 def settle_restart_policy(version: ApiVersion, host: HostConfig) -> HostConfig:
     """Clients have a word in what is started again since 1.15: saying nothing means no."""
     if version < (1, 15) or host.restart.name:
@@ -253,6 +302,12 @@ def settle_restart_policy(version: ApiVersion, host: HostConfig) -> HostConfig:
 def knows_two_states(version: ApiVersion) -> bool:
     """Whether a container either is up or has ended, with the code 0 before its first start."""
     return is_first_year(version)
+
+
+def most_layers(version: ApiVersion) -> int | None:
+    """How many layers the image of a new container may have, where fewer than an image can have.  (The first year's
+    server kept room for two of the container's own below its limit of 127, and said so from 1.9 on.)"""
+    return 124 if (1, 9) <= version <= FIRST_YEAR else None
 
 
 def names_untagged_images(version: ApiVersion) -> bool:
@@ -288,3 +343,25 @@ def always_moves_tags(version: ApiVersion) -> bool:
 
 def has_insert(version: ApiVersion) -> bool:
     return version < (1, 12)
+
+
+def has_top(version: ApiVersion) -> bool:
+    return version >= (1, 3)
+
+
+def has_ps_args(version: ApiVersion) -> bool:
+    return version >= (1, 4)
+
+
+def has_exec(version: ApiVersion) -> bool:
+    return version >= (1, 15)
+
+
+def exec_shows_container(version: ApiVersion) -> bool:
+    """Whether an exec's inspect holds all of its container's, and not only the id."""
+    return version < (1, 22)
+
+
+def top_conflicts(version: ApiVersion) -> bool:
+    """Whether top of a container that does not run is a 409 rather than a 500."""
+    return version >= (1, 24)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dockerd_py.api.fields import parse_object
 from dockerd_py.api.times import parse_moment
 from dockerd_py.engine.model import Container, Event, Image, Status
+from dockerd_py.engine.mount_model import Volume
 from dockerd_py.errors import BadParameter, NotSupported, PydockerdError
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ _CONTAINER = frozenset(("id", "name", "status", "exited", "label", "ancestor", "
 _CONTAINER_LATER = frozenset(("expose", "publish", "health", "is-task", "isolation"))
 _IMAGE = frozenset(("dangling", "label", "reference", "before", "since", "until"))
 _PRUNE_CONTAINERS = frozenset(("label", "label!", "until"))
+_VOLUME = frozenset(("dangling", "name", "label", "driver"))
+_PRUNE_VOLUMES = frozenset(("label", "label!", "all"))
 _PRUNE_IMAGES = _PRUNE_CONTAINERS | {"dangling"}
 _NO_LATER: frozenset[str] = frozenset()
-_EVENT = frozenset(("type", "event", "container", "image", "label", "daemon", "scope"))
-_EVENT_LATER = frozenset(("network", "volume", "plugin", "service", "node", "secret", "config"))
+_EVENT = frozenset(("type", "event", "container", "image", "volume", "label", "daemon", "scope"))
+_EVENT_LATER = frozenset(("network", "plugin", "service", "node", "secret", "config"))
 
 
 def parse_filters(text: str, allowed: frozenset[str], later: frozenset[str]) -> Filters:
@@ -61,6 +64,7 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
 
     def passes(container: Container) -> bool:
         state = container.state
+        mounted = [(mount.name, mount.source, mount.target) for mount in container.mounts]
         return (
             _any(filters, "id", container.id.startswith)
             and _any(filters, "status", lambda status: status == state.status.value)
@@ -70,7 +74,7 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
             and (not filters.get("ancestor") or container.image_id in ancestors)
             and all(container.created < limit for limit in before)
             and all(container.created > limit for limit in since)
-            and _any(filters, "volume", lambda v: any(v in (mount.source, mount.target) for mount in container.mounts))
+            and _any(filters, "volume", lambda v: any(v in mount for mount in mounted))
             and _any(filters, "network", lambda network: network == network_name(container))
         )
 
@@ -96,6 +100,32 @@ def image_filter(text: str, engine: Engine) -> Callable[[Image], bool]:
         )
 
     return passes
+
+
+def volume_filter(text: str) -> Callable[[Volume], bool]:
+    filters = parse_filters(text, _VOLUME, _NO_LATER)
+    dangling = {_boolean("dangling", value) for value in filters.get("dangling", ())}
+    names = [_expression("name", name) for name in filters.get("name", ())]
+
+    def passes(volume: Volume) -> bool:
+        return (
+            (not dangling or (not volume.users) in dangling)
+            and (not names or any(name.search(volume.name) for name in names))
+            and all(_has_label(volume.labels, label) for label in filters.get("label", ()))
+            and _any(filters, "driver", lambda driver: driver == volume.driver)
+        )
+
+    return passes
+
+
+def prune_volumes_filter(text: str, *, anonymous_only: bool) -> Callable[[Volume], bool]:
+    """Whether a volume may go.  ``anonymous_only``: unless the filter ``all`` says otherwise."""
+    filters = parse_filters(text, _PRUNE_VOLUMES, _NO_LATER)
+    if "all" in filters and not anonymous_only:
+        raise BadParameter("invalid filter 'all': API versions before 1.42 do not have it")
+    every = not anonymous_only or any(_boolean("all", value) for value in filters.get("all", ()))
+    passes = _prune(filters)
+    return lambda volume: (every or volume.anonymous) and passes(volume.created, volume.labels)
 
 
 def prune_containers_filter(text: str) -> Callable[[Container], bool]:
@@ -137,8 +167,9 @@ def event_filter(text: str) -> Callable[[Event], bool]:
         attributes = event.attributes
         return (
             _any(filters, "type", lambda kind: kind == event.type)
-            and _any(filters, "event", lambda action: action == event.action)
+            and _any(filters, "event", lambda action: action in (event.action, event.action.partition(":")[0]))
             and _any(filters, "container", lambda ref: event.type == "container" and _names(event, ref, "name"))
+            and _any(filters, "volume", lambda ref: event.type == "volume" and event.id == ref)
             and _any(filters, "image", lambda ref: _names(event, ref, "image" if event.type == "container" else "name"))
             and all(_has_label(attributes, label) for label in filters.get("label", ()))
             and _any(filters, "daemon", lambda ref: event.type == "daemon" and _names(event, ref, "name"))
@@ -153,6 +184,12 @@ def matches_reference(tag: str, pattern: str) -> bool:
     repository = tag.rpartition(":")[0]
     candidates = (tag, repository, tag.rpartition("/")[2], repository.rpartition("/")[2])
     return any(fnmatch.fnmatchcase(candidate, pattern) for candidate in candidates)
+
+
+def matches_repository(tag: str, pattern: str) -> bool:
+    """Whether the repository of "repo:tag" matches a glob, whose ``*`` leaves no part of the path out."""
+    parts, globs = tag.rpartition(":")[0].split("/"), pattern.split("/")
+    return len(parts) == len(globs) and all(map(fnmatch.fnmatchcase, parts, globs))
 
 
 def network_name(container: Container) -> str:

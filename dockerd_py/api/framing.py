@@ -4,7 +4,8 @@ A request that takes its connection over (attach) may be followed at once by byt
 reach the HTTP parser, so somebody has to know where that request's body ends before the parser sees it.  `Framing`
 follows the requests of one connection (RFC 9112, sections 6 and 7) just far enough to tell.  It changes one thing:
 the parser is not shown that a client asks for an upgrade, since parsers then stop to read bodies, each version in
-its own way, and RFC 9110 lets a server take no notice.  What cannot be followed is the parser's to refuse: from there
+its own way, and RFC 9110 lets a server take no notice (a WebSocket's opening handshake it is shown, as that has no
+body).  What cannot be followed is the parser's to refuse: from there
 on everything is passed as it is, and no hijack is found any more.
 """
 
@@ -27,6 +28,10 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*(?=\r\n)", re.IGN
 _CODING = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r\n]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection:(?=[^\r\n]*upgrade)", re.IGNORECASE)
+_WEBSOCKET = re.compile(
+    rb"GET (?:/v[0-9.]+)?/containers/[^ ?]+/attach/ws[ ?].*\r\nupgrade:[ \t]*websocket[ \t]*\r\n",
+    re.IGNORECASE | re.DOTALL,
+)
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?")
 
 
@@ -92,6 +97,9 @@ class Framing:
 
     def _begin_body(self, head: bytes) -> bytes:
         self.requests += 1
+        if _WEBSOCKET.match(head):
+            self._give_up()  # what follows is the WebSocket's, and the parser's to hand on
+            return head
         self._hijacked = self._hijacks(head)
         lengths = set(_LENGTH.findall(head))
         codings = _CODING.findall(head)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 HELD_LIMIT = 65536
 """Bytes that are held back before the client is made to wait (one read more can be held)."""
 
-_HIJACKING = re.compile(rb"POST (?:/v[0-9.]+)?/containers/[^ ?]+/attach[ ?]")
+_HIJACKING = re.compile(rb"POST (?:/v[0-9.]+)?/(?:containers/[^ ?]+/attach|exec/[^ ?]+/start)[ ?]")
 
 
 class ClientGone(Exception):

@@ -1,4 +1,4 @@
-"""/images: list, import, inspect, tag and remove."""
+"""/images: list, import, inspect, tag and remove; what needs a registry is refused."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from aiohttp import web
 from dockerd_py.api import encode, eras
 from dockerd_py.api.call import Call
 from dockerd_py.api.fields import JsonObject
-from dockerd_py.api.filters import image_filter, matches_reference
-from dockerd_py.api.routing import Route
+from dockerd_py.api.filters import image_filter, matches_reference, matches_repository
+from dockerd_py.api.graph import image_of, images_of
+from dockerd_py.api.routing import ApiVersion, Route
 from dockerd_py.api.stream import answer_with_messages
 from dockerd_py.engine.model import Image, ProgressSink
 from dockerd_py.errors import BadParameter, Conflict, NotSupported, PydockerdError
@@ -19,13 +20,17 @@ from dockerd_py.errors import BadParameter, Conflict, NotSupported, PydockerdErr
 async def list_(call: Call) -> web.StreamResponse:
     passes = image_filter(call.text("filters"), call.engine)
     pattern = call.text("filter")
-    images = call.engine.images.list()
+    images = images_of(call).list()
     parents = {image.parent_id for image in images}
     shown = [
         image
         for image in images
-        if (call.flag("all") or image.tags or image.id not in parents) and passes(image) and _named(image, pattern)
+        if (call.flag("all") or image.tags or image.id not in parents)
+        and passes(image)
+        and _named(image, pattern, call.version)
     ]
+    if eras.is_first_year(call.version):
+        return call.json([item for image in shown for item in encode.first_year_images(image, pattern, call.version)])
     shared = call.engine.upkeep.shared_sizes() if call.flag("shared-size") else {}
     return call.json([encode.image_summary(image, call.version, shared.get(image.id, -1)) for image in shown])
 
@@ -59,18 +64,29 @@ async def create(call: Call) -> web.StreamResponse:
 async def inspect(call: Call) -> web.StreamResponse:
     if eras.is_first_year(call.version) and _is_container(call):
         raise Conflict("Conflict between containers and images")
-    return call.json(encode.image_inspect(call.engine.images.get(call.name), call.version))
+    return call.json(encode.image_inspect(images_of(call).get(call.name), call.version))
 
 
 async def tag(call: Call) -> web.StreamResponse:
     force = eras.always_moves_tags(call.version) or call.flag("force", default=eras.is_first_year(call.version))
-    await call.engine.images.tag(call.name, call.text("repo"), call.text("tag"), force)
+    await call.engine.images.tag(image_of(call, call.name), call.text("repo"), call.text("tag"), force)
     return call.empty(201)
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    changes = await call.engine.images.remove(call.name, force=call.flag("force"), prune=not call.flag("noprune"))
-    return call.json(encode.image_changes(changes, call.version))
+    force: bool | None = call.flag("force")
+    prune = not call.flag("noprune")
+    if not eras.layers_are_images(call.version):
+        changes = await call.engine.images.remove(call.name, force=force, prune=prune)
+        return call.json(encode.image_changes(changes, call.version))
+    image = images_of(call).get(call.name)
+    first_year = eras.is_first_year(call.version)
+    if first_year:
+        force, prune = force if eras.has_force_for_images(call.version) else None, True
+    changes = await call.engine.graph.remove(call.name, force=force, prune=prune, first_year=first_year)
+    if not eras.tells_what_was_removed(call.version):
+        return call.empty()
+    return call.json(encode.image_changes(changes, call.version, image.id))
 
 
 def _is_container(call: Call) -> bool:
@@ -81,8 +97,18 @@ def _is_container(call: Call) -> bool:
     return True
 
 
-def _named(image: Image, pattern: str) -> bool:
-    return not pattern or any(matches_reference(name, pattern) for name in image.tags)
+async def search(call: Call) -> web.StreamResponse:
+    raise NotSupported("searching a registry is not supported by this version")
+
+
+async def push(call: Call) -> web.StreamResponse:
+    images_of(call).get(call.name)
+    raise NotSupported("pushing images is not supported by this version; save writes them to an archive")
+
+
+def _named(image: Image, pattern: str, version: ApiVersion) -> bool:
+    matches = matches_repository if eras.is_first_year(version) else matches_reference
+    return not pattern or any(matches(name, pattern) for name in image.tags)
 
 
 ROUTES = (
@@ -90,5 +116,7 @@ ROUTES = (
     Route("POST", "/images/create", create),
     Route("GET", "/images/{}/json", inspect),
     Route("POST", "/images/{}/tag", tag),
+    Route("POST", "/images/{}/push", push),
+    Route("GET", "/images/search", search),
     Route("DELETE", "/images/{}", remove),
 )

@@ -7,7 +7,8 @@ frame of its own, because clients that iterate over frames expect lines.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import quote_plus
 
 from dockerd_py.api.times import Stamper
 from dockerd_py.engine.model import LogRecord
@@ -15,11 +16,10 @@ from dockerd_py.engine.model import LogRecord
 _header = struct.Struct(">BxxxI").pack
 
 
-def encoder(*, framed: bool, timestamps: bool, details: bool) -> Callable[[Sequence[LogRecord]], bytes]:
+def encoder(*, framed: bool, timestamps: bool, details: bytes = b"") -> Callable[[Sequence[LogRecord]], bytes]:
     """A function that turns the next batch of records into bytes.
 
-    ``timestamps`` puts the time of a line before its first piece; ``details`` puts the attributes that log options
-    ask for, of which there are none, and a blank.
+    ``timestamps`` puts the time of a line before its first piece; ``details``, if there are any, come behind that.
     """
     if not timestamps and not details:
         return _frames if framed else _plain
@@ -32,7 +32,7 @@ def encoder(*, framed: bool, timestamps: bool, details: bool) -> Callable[[Seque
             data = record.data
             if record.stream not in continued:
                 if details:
-                    data = b" " + data
+                    data = details + data
                 if timestamps:
                     data = stamper.stamp(record.time) + b" " + data
             if record.partial:
@@ -45,6 +45,12 @@ def encoder(*, framed: bool, timestamps: bool, details: bool) -> Callable[[Seque
         return b"".join(parts)
 
     return prefixed
+
+
+def spell_details(attributes: Mapping[str, str]) -> bytes:
+    """The attributes that a log's options chose, before each line: ``a=1,b=2`` in the form of a URL, and a blank."""
+    pairs = (f"{quote_plus(key)}={quote_plus(value)}" for key, value in sorted(attributes.items()))
+    return ",".join(pairs).encode() + b" "
 
 
 def _frames(records: Sequence[LogRecord]) -> bytes:

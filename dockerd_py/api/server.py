@@ -17,7 +17,21 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from dockerd_py.api import archives, containers, contents, eras, images, stats, streams, system, upkeep
+from dockerd_py.api import (
+    archives,
+    containers,
+    contents,
+    eras,
+    execs,
+    graph,
+    images,
+    stats,
+    streams,
+    system,
+    upkeep,
+    volumes,
+    websocket,
+)
 from dockerd_py.api.call import COMMON_HEADERS, CORS_HEADERS, Call
 from dockerd_py.api.hijack import ClientGone, Front, NoAnswer
 from dockerd_py.api.routing import ApiVersion, OtherVersion, PageNotFound, Routes, split_version
@@ -53,7 +67,9 @@ class ApiServer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        parts = (system, containers, contents, upkeep, images, archives, streams, stats)
+        parts = (
+            system, containers, contents, upkeep, graph, images, volumes, archives, streams, stats, websocket, execs,
+        )  # fmt: skip
         self._extra_headers = CORS_HEADERS if engine.config.api_enable_cors else {}
         self._routes = Routes(tuple(route for part in parts for route in part.ROUTES))
         self._fronts: dict[asyncio.BaseTransport, Front] = {}

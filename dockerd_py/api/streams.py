@@ -11,7 +11,7 @@ from dockerd_py.api import eras
 from dockerd_py.api.call import Call
 from dockerd_py.api.framing import UPGRADE_HEADER
 from dockerd_py.api.hijack import NoAnswer
-from dockerd_py.api.logframes import encoder
+from dockerd_py.api.logframes import encoder, spell_details
 from dockerd_py.api.routing import Route
 from dockerd_py.engine.model import AttachOptions, LogOptions
 from dockerd_py.errors import BadParameter, PydockerdError
@@ -32,7 +32,8 @@ async def logs(call: Call) -> web.StreamResponse:
         raise BadParameter("Bad parameters: you must choose at least one stream")
     container = call.engine.containers.get(call.name)
     framed = not container.config.tty
-    encode = encoder(framed=framed, timestamps=call.flag("timestamps"), details=call.flag("details"))
+    details = spell_details(call.engine.containers.log_attributes(container.id)) if call.flag("details") else b""
+    encode = encoder(framed=framed, timestamps=call.flag("timestamps"), details=details)
 
     async def pump() -> web.StreamResponse:
         async with contextlib.aclosing(call.engine.containers.logs(container.id, options)) as batches:
@@ -69,7 +70,7 @@ async def attach(call: Call) -> web.StreamResponse:
     await call.body()
     if not call.front.holding:
         raise BadParameter("Bad parameter: attach needs a well-formed request with a connection of its own")
-    descriptor, early = await call.front.take(_attach_head(call, framed))
+    descriptor, early = await call.front.take(stream_head(call, framed))
     try:
         await containers.attach(container.id, options, descriptor, early)
     except PydockerdError as error:  # nobody can be answered any more: the end of the connection has to tell
@@ -77,7 +78,8 @@ async def attach(call: Call) -> web.StreamResponse:
     return NoAnswer()
 
 
-def _attach_head(call: Call, framed: bool) -> bytes:
+def stream_head(call: Call, framed: bool) -> bytes:
+    """The head of the answer to a request that takes its connection over."""
     content_type = eras.stream_type(call.version, framed)
     extra = "".join(f"{name}: {value}\r\n" for name, value in call.extra_headers.items())
     if call.request.headers.get(UPGRADE_HEADER, "").lower() == "tcp":

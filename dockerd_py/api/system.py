@@ -71,6 +71,8 @@ async def version(call: Call) -> web.StreamResponse:
 
 async def info(call: Call) -> web.StreamResponse:
     result = _info(await call.engine.info())
+    if eras.layers_are_images(call.version):
+        result["Images"] = len(call.engine.graph)
     return call.json(encode_first_year.info(result) if eras.is_first_year(call.version) else result)
 
 
@@ -132,7 +134,7 @@ def _info(info: SystemInfo) -> JsonObject:
         "Driver": info.driver,
         "DriverStatus": [list(pair) for pair in info.driver_status],
         "Plugins": {
-            "Volume": [],
+            "Volume": ["local"],
             "Network": ["host", "none"],
             "Authorization": None,
             "Log": ["journald", "json-file"] if info.init_system == "systemd" else ["json-file"],
@@ -150,7 +152,7 @@ def _info(info: SystemInfo) -> JsonObject:
         "BridgeNfIp6tables": False,
         "Debug": info.debug,
         "NFd": info.file_descriptors,
-        "OomKillDisable": False,
+        "OomKillDisable": info.oom_kill_disable,
         "NGoroutines": len(asyncio.all_tasks()),
         "SystemTime": now.isoformat(),
         "LoggingDriver": info.log_driver,
@@ -181,7 +183,7 @@ def _info(info: SystemInfo) -> JsonObject:
         "Labels": [],
         "ExperimentalBuild": False,
         "ServerVersion": VERSION,
-        "Runtimes": {info.runtime: {"path": info.runtime}},
+        "Runtimes": {name: {"path": path} for name, path in info.runtimes},
         "DefaultRuntime": info.runtime,
         "Swarm": {
             "NodeID": "",
@@ -197,7 +199,7 @@ def _info(info: SystemInfo) -> JsonObject:
         "ContainerdCommit": {"ID": "", "Expected": ""},
         "RuncCommit": {"ID": _bare_version(info.runtime_version), "Expected": ""},
         "InitCommit": {"ID": "", "Expected": ""},
-        "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+        "SecurityOptions": list(info.security_options),
         "ProductLicense": "",
         "InitPath": "",
         "InitSha1": "",

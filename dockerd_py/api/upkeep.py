@@ -8,16 +8,17 @@ from dockerd_py.api import encode, eras
 from dockerd_py.api.call import Call
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import prune_containers_filter, prune_images_filter
+from dockerd_py.api.graph import image_of, images_of
 from dockerd_py.api.routing import PageNotFound, Route
 from dockerd_py.api.stream import answer_with_messages
 from dockerd_py.engine.model import Container, ProgressSink
-from dockerd_py.errors import BadParameter, NoSuchContainer
+from dockerd_py.errors import BadParameter, NoSuchContainer, NoSuchVolume
 
 _USAGE_TYPES = frozenset(("container", "image", "volume", "build-cache"))
 
 
 async def history(call: Call) -> web.StreamResponse:
-    return call.json([encode.history_entry(entry, call.version) for entry in call.engine.upkeep.history(call.name)])
+    return call.json([encode.history_entry(step, call.version) for step in images_of(call).history(call.name)])
 
 
 async def prune_containers(call: Call) -> web.StreamResponse:
@@ -53,7 +54,7 @@ async def usage(call: Call) -> web.StreamResponse:
             for container in await _sizes(call)
         ]
     if "volume" in kinds:
-        result["Volumes"] = []
+        result["Volumes"] = await _volumes(call)
     if "build-cache" in kinds:
         result |= {"BuildCache": [], "BuilderSize": 0}
     return call.json(result)
@@ -67,7 +68,7 @@ async def insert(call: Call) -> web.StreamResponse:
         raise BadParameter("Bad parameter: url and path are needed")
 
     async def work(progress: ProgressSink) -> JsonObject:
-        identity = await call.engine.upkeep.insert(call.name, url, path, progress)
+        identity = await call.engine.upkeep.insert(image_of(call, call.name), url, path, progress)
         return {"status": eras.image_id(call.version, identity)}
 
     return await answer_with_messages(call, work)
@@ -80,6 +81,17 @@ async def _sizes(call: Call) -> list[Container]:
             found.append(await call.engine.containers.sizes(container.id))
         except NoSuchContainer:
             continue  # removed meanwhile
+    return found
+
+
+async def _volumes(call: Call) -> list[JsonObject]:
+    found = []
+    for volume in call.engine.volumes.list():
+        try:
+            size = await call.engine.volumes.size(volume.name)
+        except NoSuchVolume:
+            continue  # removed meanwhile
+        found.append({**encode.volume(volume), "UsageData": {"RefCount": len(volume.users), "Size": size}})
     return found
 
 

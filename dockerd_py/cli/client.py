@@ -88,9 +88,17 @@ class Client:
         data = self.request("DELETE", path, query).read()
         return decode(data) if data.strip() else None
 
-    def hijack(self, path: str, query: Query | None = None) -> tuple[socket.socket, bytes]:
-        """Turn the connection into a raw stream; returns it with the bytes that were already read from it."""
-        response = self.request("POST", path, query, headers={"Connection": "Upgrade", "Upgrade": "tcp"})
+    def hijack(self, path: str, query: Query | None = None, payload: object = None) -> tuple[socket.socket, bytes]:
+        """Turn the connection into a raw stream; returns it with the bytes that were already read from it.
+
+        ``payload`` is sent as JSON, if there is one.
+        """
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        body = None
+        if payload is not None:
+            body = json.dumps(payload, separators=(",", ":")).encode()
+            headers["Content-Type"] = "application/json"
+        response = self.request("POST", path, query, body=body, headers=headers)
         if response.status not in (101, 200):
             response.close()
             raise ConnectionLost(f"The daemon did not open a stream: it answered {response.status}.")

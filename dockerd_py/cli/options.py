@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dockerd_py.cli import keys
+from dockerd_py.cli import confine_options, keys, mounts
 from dockerd_py.cli.errors import CliError, UsageError
 from dockerd_py.flags import Flag, Parsed, parse_size
 
@@ -28,7 +28,15 @@ def _absolute(text: str) -> None:
 
 
 def _volume(text: str) -> None:
-    parse_volume(text)
+    mounts.parse_volume(text)
+
+
+def _mount(text: str) -> None:
+    mounts.parse_mount(text)
+
+
+def _tmpfs(text: str) -> None:
+    mounts.parse_tmpfs(text)
 
 
 def _publish(text: str) -> None:
@@ -41,7 +49,7 @@ def _expose(text: str) -> None:
     _port(text)
 
 
-def _variable(text: str) -> None:
+def variable(text: str) -> None:
     if not text.partition("=")[0]:
         raise ValueError("it must be NAME=value, or NAME for its value here")
 
@@ -102,13 +110,13 @@ DEVICE_FLAGS = (
     Flag("--memory-swappiness", "int", -1, "How readily its memory is swapped, 0 to 100; -1: as the host's"),
 )  # fmt: skip
 
-FLAGS = (
+_PLAIN_FLAGS = (
     *LIMIT_FLAGS,
     *DEVICE_FLAGS,
     RESTART_FLAG,
     Flag(("-a", "--attach"), "list", help="Attach to this stream", choices=_STREAMS, metavar="stdin|stdout|stderr"),
     Flag("--cidfile", help="Write the container's id to this file, which must not exist", metavar="FILE"),
-    Flag(("-e", "--env"), "list", help="Set a variable (NAME: as it is here)", check=_variable, metavar="NAME[=value]"),
+    Flag(("-e", "--env"), "list", help="Set a variable (NAME: as it is here)", check=variable, metavar="NAME[=value]"),
     Flag("--entrypoint", help="What the command is given to as arguments, in place of the image's", metavar="COMMAND"),
     Flag("--env-file", "list", help="Set the variables in this file, one a line", metavar="FILE"),
     Flag("--expose", "list", help="A port that the container listens on", check=_expose, metavar="PORT[/PROTOCOL]"),
@@ -117,19 +125,27 @@ FLAGS = (
     Flag(("-l", "--label"), "list", help="Set a label", check=_pair, metavar="KEY=value"),
     Flag("--log-driver", help="Where its output goes: journald or json-file", metavar="DRIVER"),
     Flag("--log-opt", "list", help="Set an option of the log driver", check=_pair, metavar="KEY=value"),
+    Flag("--mount", "list", help="Mount something", check=_mount, metavar="type=TYPE,source=...,target=DIRECTORY"),
     Flag("--name", help="Its name", metavar="NAME"),
     Flag(("--net", "--network"), "string", "default", "Network: none, host, bridge or default"),
     Flag(("-n", "--networking"), "bool", True, "With a network; false is --network=none"),
     Flag(("-p", "--publish"), "list", help="Publish a port", check=_publish, metavar="[[ADDRESS:]PORT:]PORT[/udp]"),
     Flag(("-P", "--publish-all"), "bool", help="Publish all ports that it exposes"),
     Flag("--rm", "bool", help="Remove it when it ends"),
+    Flag("--shm-size", "size", 0, "Size of /dev/shm, 64m by default", metavar="BYTES[b|k|m|g]"),
     Flag("--stop-signal", help="The signal that asks it to end", metavar="SIGNAL"),
     Flag("--stop-timeout", "int", 0, "Seconds that it has to end before it is killed", metavar="SECONDS"),
+    Flag("--tmpfs", "list", help="Mount an empty tmpfs", check=_tmpfs, metavar="DIRECTORY[:OPTIONS]"),
     Flag(("-t", "--tty"), "bool", help="With a terminal of its own"),
     Flag(("-u", "--user"), help="Run as this user", metavar="NAME|UID[:GROUP|GID]"),
-    Flag(("-v", "--volume"), "list", help="Mount a directory", check=_volume, metavar="HOST:CONTAINER[:ro|rw]"),
+    Flag(("-v", "--volume"), "list", help="Mount a directory or a volume", check=_volume,
+         metavar="[HOST|NAME:]CONTAINER[:MODE]"),
+    Flag("--volume-driver", help="Driver of its new volumes: local", metavar="DRIVER"),
+    Flag("--volumes-from", "list", help="Mount what another container has mounted", metavar="CONTAINER[:ro|rw]"),
     Flag(("-w", "--workdir"), help="Working directory", check=_absolute, metavar="DIRECTORY"),
 )  # fmt: skip
+
+FLAGS = tuple(sorted((*_PLAIN_FLAGS, *confine_options.FLAGS), key=lambda flag: flag.key))
 
 RUN_FLAGS = tuple(
     sorted(
@@ -177,13 +193,13 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         raise UsageError("the image's name is empty")
     binds: list[str] = []
     volumes: dict[str, dict[str, object]] = {}
-    for source, target, mode in map(parse_volume, given.strings("volume")):
+    for source, target, mode in map(mounts.parse_volume, given.strings("volume")):
         if source:
             binds.append(f"{source}:{target}" + (f":{mode}" if mode else ""))
         else:
             volumes[target] = {}
     bindings, exposed = _ports(given)
-    hostname, _, domain = given.string("hostname").partition(".")
+    hostname, domain = _names(given)
     host: dict[str, Any] = {
         "Binds": binds,
         **limits(given),
@@ -194,13 +210,19 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "ContainerIDFile": given.string("cidfile"),
         "PortBindings": bindings,
         "PublishAllPorts": given.boolean("publish-all"),
+        "Mounts": [mounts.parse_mount(text) for text in given.strings("mount")] or None,
+        "VolumesFrom": given.strings("volumes-from") or None,
+        "VolumeDriver": given.string("volume-driver"),
+        "Tmpfs": dict(map(mounts.parse_tmpfs, given.strings("tmpfs"))) or None,
+        "ShmSize": given.integer("shm-size"),
         "LogConfig": {"Type": given.string("log-driver"), "Config": _pairs(given.strings("log-opt"))},
+        **confine_options.host_settings(given),
     }
     body: dict[str, Any] = {
         "Image": image,
         "Cmd": command or None,
         "Entrypoint": _entrypoint(given),
-        "Env": _environment(given),
+        "Env": environment(given),
         "WorkingDir": given.string("workdir"),
         "User": given.string("user"),
         "Hostname": hostname,
@@ -272,28 +294,12 @@ def _device(text: str, parse: Callable[[str], int]) -> tuple[str, int]:
         raise ValueError(f'"{value}" is no number') from None
 
 
-def parse_volume(text: str) -> tuple[str, str, str]:
-    """``[host:]container[:ro|rw]`` as (host, container, mode); host is "" where there is none.  Raises ValueError."""
-    parts = text.split(":")
-    if len(parts) == 1:
-        source, target, mode = "", parts[0], ""
-    elif len(parts) == 2:
-        source, target, mode = parts[0], parts[1], ""
-    elif len(parts) == 3:
-        source, target, mode = parts
-    else:
-        raise ValueError("it must be HOST:CONTAINER[:ro|rw]")
-    if len(parts) > 1 and not source:
-        raise ValueError("the part before the colon is empty")
-    if len(parts) == 3 and mode not in ("ro", "rw"):
-        raise ValueError(f'"{mode}" is no mode: it must be ro or rw')
-    if source and not source.startswith("/"):
-        raise ValueError(f'"{source}" is no absolute path, and volumes with names are not there yet')
-    if not target.startswith("/"):
-        raise ValueError(f'"{target}" is no absolute path in the container')
-    if os.path.normpath(target).strip("/") == "":
-        raise ValueError("the container's root itself cannot be a volume")
-    return source, target, mode
+def _names(given: Parsed) -> tuple[str, str]:
+    """Host and domain name: the first dot parts them, unless the domain is given by itself."""
+    if given.has("domainname"):
+        return given.string("hostname"), given.string("domainname")
+    hostname, _, domain = given.string("hostname").partition(".")
+    return hostname, domain
 
 
 def parse_restart(text: str) -> dict[str, Any]:
@@ -375,7 +381,8 @@ def _entrypoint(given: Parsed) -> list[str] | None:
     return [given.string("entrypoint")]
 
 
-def _environment(given: Parsed) -> list[str]:
+def environment(given: Parsed) -> list[str]:
+    """The variables of the flags ``env`` and ``env-file``.  Raises CliError for a file that cannot be read."""
     variables: list[str] = []
     for path in given.strings("env-file"):
         variables += _env_file(path)

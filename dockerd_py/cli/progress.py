@@ -32,17 +32,25 @@ def shown(pieces: Pieces, what: str, total: int | None) -> Pieces:
 
 def _bar(pieces: Pieces, what: str, total: int | None) -> Pieces:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        FileSizeColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
+    name, speed = TextColumn("{task.description}", markup=False), TransferSpeedColumn()
+    # Before version 12.3 rich knows no total that nobody knows.
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        (name, FileSizeColumn(), speed)
+        if total is None
+        else (name, BarColumn(), DownloadColumn(), speed, TimeRemainingColumn())
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(what, total=float("inf") if total is None else total)
         for piece in pieces:
             yield piece
             progress.advance(task, len(piece))

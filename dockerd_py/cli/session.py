@@ -26,7 +26,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from types import FrameType, TracebackType
-    from typing import Any
+    from typing import Any, Protocol
+
+    class ExitSource(Protocol):
+        """Where the exit code comes from; `ExitCode` says what is what."""
+
+        value: int | None
+
+        @property
+        def ready(self) -> bool: ...
+        def fileno(self) -> int: ...
+        def prepare(self, stream_open: bool) -> float: ...
+        def receive(self) -> None: ...
 
 
 FAILED = 125  # the exit code of `run` for what is pydocker's or the daemon's fault
@@ -154,13 +165,19 @@ class ExitCode:
         if failure:
             raise CliError(failure, FAILED)
 
-    def reconnect(self) -> None:
-        """Ask again.  Raises CliError when the daemon has been away for too long."""
+    def prepare(self, stream_open: bool) -> float:
+        """Ask again where the connection was lost; the seconds to wait at most.
+
+        Raises CliError when the daemon has been away for too long.
+        """
+        if self.fileno() >= 0:
+            return -1.0
         try:
             self._sock = self._client.begin("POST", self._path, {"condition": self._again})
         except (Unreachable, ConnectionLost):
             if time.monotonic() - self._lost_since > _GIVE_UP_SECONDS:
                 raise CliError("The daemon went away, and the exit code with it.", FAILED) from None
+        return -1.0 if self.fileno() >= 0 else _RETRY_SECONDS
 
     def close(self) -> None:
         self._sock.close()
@@ -209,8 +226,7 @@ class Session:
         self._sock: socket.socket
 
     def __enter__(self) -> Session:
-        self._sock, early = self._client.hijack(container_path(self._id, "/attach"), self._query)
-        self._early = early
+        self._sock, self._early = self._open()
         self._signals.__enter__()
         return self
 
@@ -220,7 +236,7 @@ class Session:
         self._signals.__exit__(kind, error, traceback)
         self._sock.close()
 
-    def run(self, exit_code: ExitCode, *, redraw: bool = False) -> int:
+    def run(self, exit_code: ExitSource, *, redraw: bool = False) -> int:
         """Move the streams until the container has ended, or the user has detached from it.
 
         redraw: the container's program is to draw its screen anew.
@@ -238,7 +254,17 @@ class Session:
             print("\nread escape sequence", file=sys.stderr)
         return code
 
-    def _run(self, exit_code: ExitCode) -> int:
+    @property
+    def stream_open(self) -> bool:
+        return self._stream_open
+
+    def _open(self) -> tuple[socket.socket, bytes]:
+        return self._client.hijack(self._path("/attach"), self._query)
+
+    def _path(self, rest: str) -> str:
+        return container_path(self._id, rest)
+
+    def _run(self, exit_code: ExitSource) -> int:
         self._sock.setblocking(False)
         if self._early:
             self._output.show(self._early)
@@ -253,16 +279,13 @@ class Session:
                 return 0
             self._wait(exit_code)
 
-    def _wait(self, exit_code: ExitCode) -> None:
+    def _wait(self, exit_code: ExitSource) -> None:
         poll = select.poll()
         poll.register(self._signals.fd, select.POLLIN)
         timeout = -1.0
         if exit_code.value is None:
-            if exit_code.fileno() < 0:
-                exit_code.reconnect()
-            if exit_code.fileno() < 0:
-                timeout = _RETRY_SECONDS
-            else:
+            timeout = exit_code.prepare(self._stream_open)
+            if exit_code.fileno() >= 0:
                 poll.register(exit_code.fileno(), select.POLLIN)
         else:
             timeout = _RETRY_SECONDS
@@ -285,7 +308,7 @@ class Session:
             else:
                 self._read_stdin()
 
-    def _ended(self, exit_code: ExitCode) -> None:
+    def _ended(self, exit_code: ExitSource) -> None:
         exit_code.receive()
         self._last_news = time.monotonic()
 
@@ -350,7 +373,7 @@ class Session:
         if found is None:
             return
         rows, columns = found
-        path = container_path(self._id, "/resize")
+        path = self._path("/resize")
         try:
             if redraw:
                 # A program draws its screen anew when it is told of a new size, not of the same.
@@ -360,7 +383,7 @@ class Session:
             if self._client.debug:
                 complain(str(error))
 
-    def _detached(self, exit_code: ExitCode) -> bool:
+    def _detached(self, exit_code: ExitSource) -> bool:
         """Whether the stream ended because the user left, and not because the container did."""
         if self._stream_open or not self._watcher.seen or exit_code.value is not None:
             return False

@@ -8,7 +8,8 @@ from typing import Any
 
 from dbus_next.signature import Variant
 
-from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig, LogOptions, RestartPolicy
+from dockerd_py.engine.model import ContainerConfig, HostConfig, LogOptions, RestartPolicy
+from dockerd_py.engine.mount_model import Bind
 from dockerd_py.errors import BadParameter
 
 MICROSECOND = 1000  # nanoseconds

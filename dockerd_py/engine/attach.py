@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+from collections.abc import Iterator
 
 from dockerd_py.engine.model import STDERR, STDOUT, AttachOptions
 from dockerd_py.engine.record import Record
@@ -44,25 +46,29 @@ def detach_keys(text: str) -> bytes:
 
 async def hand_over(record: Record, monitor: Monitor, options: AttachOptions, fd: int, early: bytes) -> None:
     """Give ``fd`` to the monitor, with what the client has sent already."""
-    fds = [fd]
-    if early:
-        memory = os.memfd_create("early", os.MFD_CLOEXEC)
-        fds.append(memory)
-        with os.fdopen(os.dup(memory), "wb") as file:
-            file.write(early)
     streams = [stream for stream, wanted in ((STDOUT, options.stdout), (STDERR, options.stderr)) if wanted]
-    try:
+    with connection(fd, early) as fds:
         await monitor.request(
             "attach",
-            fds=tuple(fds),
+            fds=fds,
             stdin=options.stdin and options.stream,
             streams=streams if options.stream else [],
             framed=options.multiplexed,
             keys=list(detach_keys(options.detach_keys)) if record.config.tty or options.detach_keys else [],
         )
-    finally:
-        for extra in fds[1:]:
-            os.close(extra)
+
+
+@contextlib.contextmanager
+def connection(fd: int, early: bytes) -> Iterator[tuple[int, ...]]:
+    """The descriptors that tell a monitor of a client's connection and of what has come on it already."""
+    if not early:
+        yield (fd,)
+        return
+    memory = os.memfd_create("early", os.MFD_CLOEXEC)
+    with os.fdopen(memory, "wb") as file:
+        file.write(early)
+        file.flush()
+        yield (fd, memory)
 
 
 async def dismiss(monitor: Monitor) -> None:

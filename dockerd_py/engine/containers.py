@@ -18,9 +18,23 @@ from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
-from dockerd_py.engine import attach, forms, names, resources, settings, signals, stats
+from dockerd_py.engine import (
+    attach,
+    confine,
+    forms,
+    logsettings,
+    lxcconf,
+    mounts,
+    names,
+    resources,
+    settings,
+    signals,
+    stats,
+)
+from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
+from dockerd_py.engine.isolation import CONTAINER, joined_container
 from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle, stop_signal
 from dockerd_py.engine.logs import LogBatch, Logs
 from dockerd_py.engine.model import (
@@ -36,11 +50,13 @@ from dockerd_py.engine.model import (
     WaitCondition,
     WaitResult,
 )
+from dockerd_py.engine.mount_model import Mount
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths, Record, snapshot
 from dockerd_py.engine.restarts import Restarts
 from dockerd_py.engine.restarts import check as check_restart_policy
 from dockerd_py.engine.updates import Updates
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import (
     AlreadyInState,
     AmbiguousId,
@@ -49,12 +65,15 @@ from dockerd_py.errors import (
     NameTaken,
     NoSuchContainer,
     NotRunning,
+    NotSupported,
     PydockerdError,
     RuntimeFailed,
     StillRunning,
     TimedOut,
 )
+from dockerd_py.runtime.crun import Runc
 from dockerd_py.runtime.monitors import RequestFailed
+from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.archive import outgoing
 from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
@@ -74,10 +93,13 @@ class Containers:
         pausing: Pausing,
         updates: Updates,
         units: Units,
+        volumes: Volumes,
         events: EventLog,
         *,
         log_driver: str,
-        runtime: str,
+        log_options: dict[str, str],
+        runtimes: Runtimes,
+        facts: Facts,
     ) -> None:
         self._paths = paths
         self._store = store
@@ -87,14 +109,18 @@ class Containers:
         self._pausing = pausing
         self._updates = updates
         self._units = units
+        self._volumes = volumes
         self._events = events
         self._logs = Logs(paths)
         self._log_driver = log_driver
-        self._runtime = runtime
+        self._log_options = log_options
+        self._runtimes = runtimes
+        self._facts = facts
         self._by_id: dict[str, Record] = {}
         self._by_name: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         lifecycle.on_exit = self._after_exit
+        lifecycle.find = self.record
 
     # Looking up
 
@@ -132,22 +158,41 @@ class Containers:
         """The containers made from an image: (id, whether it runs)."""
         return [(r.id, r.state.active) for r in self._by_id.values() if r.image_id == image_id]
 
+    def images_in_use(self) -> set[str]:
+        """The ids of the images, or layers, that containers were made from."""
+        return {record.image_id for record in self._by_id.values()}
+
     # Making and removing
 
     async def create(
-        self, config: ContainerConfig, host: HostConfig, name: str = "", *, min_memory: int = resources.MIN_MEMORY
+        self,
+        config: ContainerConfig,
+        host: HostConfig,
+        name: str = "",
+        *,
+        image_ref: str = "",
+        min_memory: int = resources.MIN_MEMORY,
+        max_layers: int | None = None,
     ) -> Created:
         """Make a container of an image, not yet running.
 
-        Raises NoSuchImage; Conflict for a taken name; BadParameter and NotSupported for the settings.
+        image_ref: what `Graph.exact` made of ``config.image``.  max_layers: that the image may have (None: any it can).
+
+        Raises NoSuchImage; Conflict for a taken name; BadParameter and NotSupported for the settings; NoSuchContainer
+        for another one whose volumes it is to have.
         """
         if name:
             name = ids.check_name(name)
             self._check_free(name)
-        image = self._images.get(config.image)
+        image = self._images.get(image_ref or config.image)
+        if max_layers is not None and len(image.diff_ids) > max_layers:
+            raise PydockerdError("Cannot create container with more than 127 parents")
         merged = settings.merge(config, image.config)
         path, *args = settings.command_of(merged)
         host, warnings = self._check(merged, host, min_memory)
+        mounted = await self._plan_mounts(merged, host)
+        if name:
+            self._check_free(name)
         container_id = ids.new_id()
         record = Record(
             id=container_id,
@@ -161,18 +206,32 @@ class Containers:
             log_driver=host.log_driver or self._log_driver,
             path=path,
             args=tuple(args),
-            runtime=self._runtime,
+            runtime=self._check_runtime(host.runtime),
+            mounts=mounted,
         )
         self._lifecycle.expect_start()
         self._by_name[record.name] = record  # taken from here on, also for whoever asks while we wait
         try:
-            await self._store.create_container(row_of(record), self._images.chain_id(image.id))
+            async with self._volumes.reserved(record.volumes):
+                made = self._volumes.of_new_container(record)
+                await self._store.create_container(row_of(record), self._images.chain_id(image.id), made)
         except BaseException:
             del self._by_name[record.name]
             raise
         self._by_id[record.id] = record
+        self._volumes.created(made)
         self._events.publish("container", "create", record.id, record.attributes())
         return Created(record.id, tuple(warnings))
+
+    def _with_ids(self, host: HostConfig) -> HostConfig:
+        """With the full ids of the containers that it joins, which no renaming changes.  Raises NoSuchContainer."""
+        given = host.namespaces
+        modes = {
+            kind: f"{CONTAINER}{self.record(donor).id}"
+            for kind, mode in (("pid", given.pid), ("ipc", given.ipc))
+            if (donor := joined_container(mode))
+        }
+        return replace(host, namespaces=replace(given, **modes)) if modes else host
 
     def adopt(self, record: Record) -> None:
         """Take in a container that the database knows."""
@@ -180,7 +239,7 @@ class Containers:
         self._by_name[record.name] = record
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        """Take a container and its layer away.  ``volumes`` says that its anonymous volumes go too: it has none yet.
+        """Take a container and its layer away; with ``volumes`` also the volumes without a name that no other has.
 
         Raises NoSuchContainer; Conflict when it runs and ``force`` is not set, or is being removed already.
         """
@@ -199,7 +258,7 @@ class Containers:
                 raise NoSuchContainer(ref)
             if record.state.active:
                 raise Conflict(f"container {record.name} was started again while it was being removed")
-            await self._remove(record)
+            await self._remove(record, volumes)
 
     async def _end_for_removal(self, record: Record) -> None:
         if record.state.status is Status.RESTARTING:
@@ -208,14 +267,15 @@ class Containers:
             await self._lifecycle.stopped_by_hand(record)
             await self._lifecycle.kill_for_good(record)
 
-    async def _remove(self, record: Record) -> None:
+    async def _remove(self, record: Record, volumes: bool) -> None:
         record.removing = True
         try:
             if record.monitor is not None:  # attached to, never started
                 monitor, record.monitor = record.monitor, None
                 await attach.dismiss(monitor)
-            async with record.content_lock:
-                await self._store.remove_container(record.id)
+            going = self._volumes.unnamed_of(record) if volumes else []
+            async with record.content_lock, self._volumes.reserved((*record.volumes, *going)):
+                self._volumes.removed(await self._store.remove_container(record.id, going))
         finally:
             record.removing = False
         for directory in (self._paths.run_directory(record.id), self._paths.directory(record.id)):
@@ -260,7 +320,7 @@ class Containers:
 
     async def _auto_remove(self, record: Record) -> None:
         try:
-            await self.remove(record.id)
+            await self.remove(record.id, volumes=True)
         except (NoSuchContainer, Conflict) as error:
             log.debug("%s: not removed by itself: %s", record.id, error)
         except PydockerdError as error:
@@ -281,9 +341,13 @@ class Containers:
             await self._lifecycle.start(record)
             return
         wanted, _ = self._check(record.config, host, min_memory)
+        planned = await self._plan_mounts(record.config, wanted)
+        runtime = self._check_runtime(wanted.runtime)
 
         async def prepare() -> None:
-            await self._updates.replace(record, wanted, wanted.log_driver or self._log_driver)
+            mounted = mounts.replanned(record.mounts, planned, lambda name: self._volumes.has(record, name))
+            log_driver = wanted.log_driver or self._log_driver
+            await self._updates.replace(record, wanted, mounted, log_driver=log_driver, runtime=runtime)
 
         await self._lifecycle.start(record, prepare=prepare)
 
@@ -295,20 +359,22 @@ class Containers:
         """Let them go on.  Raises NoSuchContainer, Conflict when it is not paused."""
         await self._pausing.unpause(self.record(ref))
 
-    async def stop(self, ref: str, timeout: int | None = None) -> None:
-        """Ask it to end with its stop signal, then kill it.
+    async def stop(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
+        """Ask it to end with a signal, then kill it.
 
-        timeout: seconds; None: the container's own, else 10; -1: wait for ever.
-        Raises NoSuchContainer, AlreadyInState, TimedOut.
+        timeout: seconds; None: the container's own, else 10; -1: wait for ever.  signal: "": its own stop signal.
+        Raises NoSuchContainer, BadParameter for the signal, AlreadyInState, TimedOut.
         """
         record = self.record(ref)
-        await self._lifecycle.stop(record, timeout)
+        await self._lifecycle.stop(record, timeout, signals.parse(signal) if signal else 0)
         self._events.publish("container", "stop", record.id, record.attributes())
 
-    async def restart(self, ref: str, timeout: int | None = None) -> None:
+    async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
+        """Stop it as `stop` does, if it runs, and start it.  Raises as both do."""
         record = self.record(ref)
+        number = signals.parse(signal) if signal else 0
         try:
-            await self._lifecycle.stop(record, timeout)
+            await self._lifecycle.stop(record, timeout, number)
         except AlreadyInState:
             pass
         await self._lifecycle.start(record)
@@ -372,6 +438,11 @@ class Containers:
             async for batch in batches:
                 yield batch
 
+    def log_attributes(self, ref: str) -> dict[str, str]:
+        """The labels and variables that its log options choose for every line.  Raises NoSuchContainer."""
+        record = self.record(ref)
+        return logsettings.attributes_of(record.config, record.host.log_options)
+
     async def export(self, ref: str) -> AsyncGenerator[bytes, None]:
         """Its root filesystem as one tar, whether it runs or not; to be closed.
 
@@ -432,11 +503,35 @@ class Containers:
     def _check(self, config: ContainerConfig, host: HostConfig, min_memory: int) -> tuple[HostConfig, Sequence[str]]:
         """The settings of a container, already merged with its image's, as they are kept; and warnings.
 
-        Raises BadParameter, NotSupported.
+        Raises BadParameter, NotSupported, NoSuchContainer.
         """
-        warnings = settings.check(config, host, min_memory)
+        host = self._with_ids(lxcconf.apply(host))
+        warnings = settings.check(config, host, min_memory) + confine.check(config, host, self._facts)
         check_restart_policy(host.restart, auto_remove=host.auto_remove)
+        host = replace(host, log_options=logsettings.effective(host, self._log_driver, self._log_options))
+        logsettings.check(host.log_driver or self._log_driver, host.log_options)
         return host, warnings
+
+    async def _plan_mounts(self, config: ContainerConfig, host: HostConfig) -> tuple[Mount, ...]:
+        """Raises BadParameter, NotSupported, NoSuchContainer."""
+        planned = mounts.plan(
+            config, host, mounts_of=self._mounts_of, data=self._store.volumes.data, root=self._paths.root
+        )
+        await asyncio.to_thread(mounts.check_sources, planned)
+        return planned
+
+    def _check_runtime(self, asked: str) -> str:
+        """The name of the runtime meant.  Raises BadParameter; NotSupported where it would leave the scope."""
+        runtime = self._runtimes.get(asked)
+        if isinstance(runtime, Runc) and not self._facts.systemd and self._facts.cgroup_version == 1:
+            raise NotSupported(
+                "the runtime runc is not supported here: it makes control groups of its own, and without systemd those "
+                "of version 1 have no common path that it could be given; use crun"
+            )
+        return self._runtimes.name(runtime)
+
+    def _mounts_of(self, ref: str) -> tuple[Mount, ...]:
+        return self.record(ref).mounts
 
     def _check_free(self, name: str) -> None:
         holder = self._by_name.get(name)
@@ -451,14 +546,14 @@ def row_of(record: Record) -> ContainerRow:
         image_id=record.image_id,
         created=record.created,
         settings=forms.dump_settings(
-            record.config, record.host, log_driver=record.log_driver, runtime=record.runtime
+            record.config, record.host, record.mounts, log_driver=record.log_driver, runtime=record.runtime
         ),
         state=forms.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal),
     )
 
 
 def _default_hostname(container_id: str, host: HostConfig) -> str:
-    return "" if host.network_mode == "host" else container_id[:12]
+    return "" if "host" in (host.network_mode, host.namespaces.uts) else container_id[:12]
 
 
 def _age(record: Record) -> int:

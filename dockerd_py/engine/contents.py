@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import posixpath
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -18,7 +17,9 @@ from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.model import Change, ChangeKind, CommitOptions, ContainerConfig, PathStat, Status
+from dockerd_py.engine.mount_model import TMPFS
 from dockerd_py.engine.record import Paths, Record
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import Conflict, NoSuchContainer, NoSuchImage, NotFound, NotSupported
 from dockerd_py.runtime import users
 from dockerd_py.store import contents, image_config
@@ -36,12 +37,20 @@ _ONLY_THE_CONTAINERS = frozenset(
 
 class Contents:
     def __init__(
-        self, paths: Paths, store: Store, containers: Containers, images: Images, units: Units, events: EventLog
+        self,
+        paths: Paths,
+        store: Store,
+        containers: Containers,
+        images: Images,
+        volumes: Volumes,
+        units: Units,
+        events: EventLog,
     ) -> None:
         self._paths = paths
         self._store = store
         self._containers = containers
         self._images = images
+        self._volumes = volumes
         self._units = units
         self._events = events
 
@@ -158,11 +167,10 @@ class Contents:
             raise Conflict(f"container {record.name} is being removed")
         directory = self._paths.directory(record.id)
         mounts = [(str(directory / name), f"/etc/{name}", False) for name in ("hostname", "hosts", "resolv.conf")]
-        mounts += [(bind.source, bind.target, bind.read_only) for bind in record.host.binds]
-        targets = {posixpath.normpath(target): (source, target, ro) for source, target, ro in mounts}
-        ordered = tuple(targets[each] for each in sorted(targets, key=lambda each: each.count("/")))
-        async with self._store.layers.held_rw(record.id) as path:
-            yield contents.Root(path, ordered)
+        mounts += [(one.source, one.target, one.read_only) for one in record.mounts if one.type != TMPFS]
+        targets = {target: (source, target, read_only) for source, target, read_only in mounts}
+        async with self._volumes.held(record), self._store.layers.held_rw(record.id) as path:
+            yield contents.Root(path, tuple(targets.values()))
 
     def _publish(self, action: str, ref: str, path: str) -> None:
         with contextlib.suppress(NotFound):  # removed meanwhile

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 from pathlib import Path
 
 from dockerd_py import subprocesses
-from dockerd_py.config import Config
-from dockerd_py.engine import host
+from dockerd_py.config import DEFAULT_EXEC_DRIVER, Config
+from dockerd_py.engine import confine, host, logsettings, top
+from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
 from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.forkserver import ForkServerLauncher
+from dockerd_py.engine.graph import Graph
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
-from dockerd_py.engine.model import Status, SystemInfo
+from dockerd_py.engine.model import Processes, Status, SystemInfo
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
 from dockerd_py.engine.restarts import Restarts
 from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.upkeep import Upkeep
-from dockerd_py.errors import ConfigError, PydockerdError
-from dockerd_py.runtime.crun import Crun
+from dockerd_py.engine.volumes import Volumes
+from dockerd_py.errors import NotRunning, PydockerdError
+from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.store import Store
 from dockerd_py.units.base import Units
 from dockerd_py.units.connect import connect_units
@@ -49,22 +52,27 @@ class Engine:
         images: Images,
         contents: Contents,
         upkeep: Upkeep,
+        execs: Execs,
+        volumes: Volumes,
         events: EventLog,
         default_log_driver: str,
-        runtime: Crun,
+        runtimes: Runtimes,
     ) -> None:
         self.config = config
         self.containers = containers
         self.images = images
+        self.graph = Graph(store, images)
         self.contents = contents
         self.upkeep = upkeep
+        self.execs = execs
+        self.volumes = volumes
         self.events = events
         self.default_log_driver = default_log_driver
         self._store = store
         self._units = units
         self._launcher = launcher
         self._lifecycle = lifecycle
-        self._runtime = runtime
+        self._runtimes = runtimes
         self._runtime_version = ""
 
     @classmethod
@@ -73,7 +81,9 @@ class Engine:
 
         Raises ConfigError (another daemon uses the root, a missing runtime), StoreError, RuntimeFailed.
         """
-        runtime = Crun(root=str(config.exec_root / "runtime"), binary=_find_runtime(config.runtime))
+        runtimes = Runtimes(str(config.exec_root / "runtime"), config.runtime)
+        if config.exec_driver != DEFAULT_EXEC_DRIVER:
+            log.info("the exec driver %s means %s", config.exec_driver, runtimes.default)
         paths = Paths(config)
         config.exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
         store = await Store.open(config.root, config.storage_driver)
@@ -84,24 +94,27 @@ class Engine:
             await launcher.ensure()
             events = EventLog()
             images = Images(store, events)
-            lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtime)
+            volumes = Volumes(store, events)
+            lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtimes, volumes)
             log_driver = config.log_driver or _choose_log_driver(units)
+            logsettings.check(log_driver, config.log_options)
             restarts = Restarts(config, lifecycle, units)
             pausing = Pausing(lifecycle, units, events)
             updates = Updates(store, lifecycle, units, events)
-            name = Path(runtime.binary).name
+            facts = Facts(systemd=units.kind == "systemd", cgroup_version=units.cgroup_version)
             containers = Containers(
-                paths, store, images, lifecycle, restarts, pausing, updates, units, events, log_driver=log_driver,
-                runtime=name,
+                paths, store, images, lifecycle, restarts, pausing, updates, units, volumes, events,
+                log_driver=log_driver, log_options=dict(config.log_options), runtimes=runtimes, facts=facts,
             )  # fmt: skip
-            images.users = containers.users_of
-            contents = Contents(paths, store, containers, images, units, events)
+            images.users, images.in_use = containers.users_of, containers.images_in_use
+            contents = Contents(paths, store, containers, images, volumes, units, events)
             upkeep = Upkeep(config.root, store, containers, images, contents, events)
+            execs = Execs(config, paths, containers, lifecycle, units, events, runtimes)
             engine = cls(
-                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, events, log_driver,
-                runtime,
+                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, volumes, events,
+                log_driver, runtimes,
             )  # fmt: skip
-            await Recovery(paths, store, units, containers, lifecycle, updates).run()
+            await Recovery(paths, store, units, containers, lifecycle, updates, execs, volumes).run()
             restarts.resume(containers.records())
         except BaseException:
             await store.close()
@@ -152,11 +165,25 @@ class Engine:
             ipv4_forwarding=host.forwards_ipv4(),
             file_descriptors=len(os.listdir("/proc/self/fd")),
             event_listeners=self.events.listeners,
-            runtime=Path(self._runtime.binary).name,
+            runtime=self._runtimes.default,
             runtime_version=await self._version_of_runtime(),
             init_system="systemd" if self._units.kind == "systemd" else "none",
             warnings=self._warnings(),
+            oom_kill_disable="memory" in controllers and self._units.cgroup_version == 1,
+            runtimes=self._runtimes.installed(),
+            security_options=confine.security_options(),
         )
+
+    async def top(self, ref: str, ps_args: str = "") -> Processes:
+        """The processes of a running container as ps(1) shows them.
+
+        Raises NoSuchContainer, NotRunning, BadParameter, and PydockerdError with what ps complains of.
+        """
+        container = self.containers.get(ref)
+        words = top.split(ps_args)
+        if not container.state.running:
+            raise NotRunning(f"Container {container.id} is not running")
+        return await top.show(words, set(await self._units.processes(container.scope)))
 
     def _warnings(self) -> tuple[str, ...]:
         if self._units.kind == "systemd":
@@ -166,18 +193,11 @@ class Engine:
     async def _version_of_runtime(self) -> str:
         if not self._runtime_version:
             try:
-                done = await subprocesses.run([self._runtime.binary, "--version"], timeout=10)
+                done = await subprocesses.run([self._runtimes.get("").binary, "--version"], timeout=10)
             except PydockerdError as error:
                 return f"unknown: {error}"
             self._runtime_version = done.stdout.decode(errors="replace").partition("\n")[0]
         return self._runtime_version
-
-
-def _find_runtime(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        raise ConfigError(f"the OCI runtime {name!r} is not installed: install it (package crun), or name another")
-    return path
 
 
 def _choose_log_driver(units: Units) -> str:

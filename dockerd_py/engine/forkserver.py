@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 INSTALLED_UNIT = "pydockerd-monitor.service"
 PROGRAM = os.path.join(os.path.dirname(dockerd_py.monitor.__file__), "__main__.py")
 START_SECONDS = 10.0
+SOCKET_NAME = "monitor.sock"
+"""In the exec root."""
 
 SERVICE_PROPERTIES: dict[str, bool | int | str] = {
     "Description": "Monitors of containers",
@@ -44,7 +46,7 @@ SERVICE_PROPERTIES: dict[str, bool | int | str] = {
 
 class ForkServerLauncher:
     def __init__(self, exec_root: Path, units: Units, *, installed: bool) -> None:
-        self._path = str(exec_root / "monitor.sock")
+        self._path = str(exec_root / SOCKET_NAME)
         self._server = ForkServer(self._path)
         self._units = units
         self._installed = installed

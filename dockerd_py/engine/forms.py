@@ -9,21 +9,27 @@ from __future__ import annotations
 import enum
 import json
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from dockerd_py.engine.model import ContainerConfig, HostConfig, State
+from dockerd_py.engine.model import ContainerConfig, ExecConfig, HostConfig, State
+from dockerd_py.engine.mount_model import Mount
 
 
-def dump_settings(config: ContainerConfig, host: HostConfig, **more: str) -> str:
-    return json.dumps({"config": asdict(config), "host": asdict(host), **more})
+def dump_settings(
+    config: ContainerConfig, host: HostConfig, mounts: Sequence[Mount], **more: str
+) -> str:
+    mounted = [asdict(mount) for mount in mounts]
+    return json.dumps({"config": asdict(config), "host": asdict(host), "mounts": mounted, **more})
 
 
-def load_settings(text: str) -> tuple[ContainerConfig, HostConfig, dict[str, str]]:
+def load_settings(text: str) -> tuple[ContainerConfig, HostConfig, tuple[Mount, ...] | None, dict[str, str]]:
+    """The mounts are None in a row from before they were recorded."""
     data = json.loads(text)
-    config, host = data.pop("config"), data.pop("host")
-    return _load(ContainerConfig, config), _load(HostConfig, host), data
+    config, host, mounts = data.pop("config"), data.pop("host"), data.pop("mounts", None)
+    mounted = None if mounts is None else tuple(_load(Mount, mount) for mount in mounts)
+    return _load(ContainerConfig, config), _load(HostConfig, host), mounted, data
 
 
 def dump_state(state: State, **more: Any) -> str:
@@ -34,6 +40,15 @@ def load_state(text: str) -> tuple[State, dict[str, Any]]:
     data = json.loads(text)
     state = {field.name: data.pop(field.name) for field in fields(State) if field.name in data}
     return _load(State, state), data
+
+
+def dump_exec(exec_id: str, config: ExecConfig) -> str:
+    return json.dumps({"id": exec_id, "config": asdict(config)})
+
+
+def load_exec(text: str) -> tuple[str, ExecConfig]:
+    data = json.loads(text)
+    return data["id"], _load(ExecConfig, data["config"])
 
 
 def config_from_image(config: Mapping[str, Any]) -> ContainerConfig:

@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 from dockerd_py.config import Config
+from dockerd_py.engine.forkserver import SOCKET_NAME
 from dockerd_py.engine.record import Paths
 from dockerd_py.errors import StoreError
+from dockerd_py.monitor import wire
 from dockerd_py.store import fsck, lock, mounts
-from dockerd_py.store.files import store_errors
-from dockerd_py.store.fsck import Report, shown
+from dockerd_py.store.files import shown, store_errors
+from dockerd_py.store.fsck import Report
 from dockerd_py.store.store import DATABASE_NAME
 
 
@@ -29,6 +31,10 @@ def check(config: Config) -> list[str]:
         _check_names(paths.spool, containers, "the exit record of", found.append)
         _check_names(paths.run, containers, "run-time files of", found.append)
         _check_names(paths.runtime_root, containers, "the OCI runtime's state of", found.append)
+        if paths.exec_root.is_dir():
+            with store_errors(f"cannot read {paths.exec_root}"):
+                for path in sorted(wire.abandoned(str(paths.exec_root / SOCKET_NAME))):
+                    found.append(f"{shown(path)}: a socket of a process that was killed")
         for point in mounts.mounts_below(paths.run):
             inside = Path(point.path).relative_to(paths.run.resolve()).parts
             if inside[0] not in containers:

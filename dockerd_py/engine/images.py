@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from typing import Any
 
 from dockerd_py.engine import download
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forms import config_from_image
-from dockerd_py.engine.model import Image, ImageChange, Progress, ProgressSink
+from dockerd_py.engine.history import History, entry, padded_steps
+from dockerd_py.engine.model import ContainerConfig, Image, ImageChange, Progress, ProgressSink
 from dockerd_py.errors import NoSuchImage
-from dockerd_py.store.images import StoredImage
+from dockerd_py.store.image_index import StoredImage
+from dockerd_py.store.removal import Rules
 from dockerd_py.store.store import Store
 
 Changes = list[ImageChange]
@@ -24,14 +27,31 @@ class Images:
         self._events = events
         self.users: Callable[[str], Users] = lambda image_id: []
         """The containers made from an image: (id, whether it runs).  Set by the engine."""
+        self.in_use: Callable[[], Collection[str]] = tuple
+        """The ids of the images and layers that containers were made from.  Set by the engine."""
 
     def list(self) -> list[Image]:
         """Newest first."""
-        return sorted((self._value(image) for image in self._store.images.list()), key=lambda image: -image.created)
+        return sorted((self.value(image) for image in self._store.images.list()), key=lambda image: -image.created)
 
     def get(self, ref: str) -> Image:
         """By name, digest, id or unique prefix of an id.  Raises NoSuchImage, AmbiguousId."""
-        return self._value(self._store.images.get(ref))
+        return self.value(self._store.images.get(ref))
+
+    def history(self, ref: str) -> History:
+        """The steps of an image's making, the last one first; with the ids of the images that are here.
+
+        Raises NoSuchImage, AmbiguousId.
+        """
+        images = self._store.images.index.images
+        stored = self._store.images.get(ref)
+        sizes = [layer.size for layer in self._store.layers.chain(stored.chain_id)]  # the topmost first
+        entries = []
+        at: StoredImage | None = stored
+        for step in reversed(padded_steps(stored)):
+            entries.append(entry(step, at, sizes, at.tags if at else ()))
+            at = images.get(at.parent_id) if at else None
+        return entries
 
     def size(self, image_id: str) -> int:
         """Bytes of all its layers; 0 for an image that was removed by force under its containers."""
@@ -115,14 +135,16 @@ class Images:
                 self._publish("tag", each.image.id)
         return [(each.image.id, each.names) for each in loaded]
 
-    async def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> Changes:
+    async def remove(
+        self, ref: str, *, force: bool | None = False, prune: bool = True, rules: Rules = Rules.TODAY
+    ) -> Changes:
         """Take a name away, or an image with all its names.  Raises NoSuchImage, Conflict."""
         image_id = self.get(ref).id
-        changes = await self._store.images.remove(ref, self.users, force=force, prune=prune)
+        changes = await self._store.images.remove(ref, self.users, force=force, prune=prune, rules=rules)
         for change in changes:
-            self._events.publish(
-                "image", "delete" if change.deleted else "untag", "sha256:" + image_id, {"name": change.untagged or ref}
-            )
+            identity = "sha256:" + (change.deleted or image_id)
+            name = change.untagged or (ref if change.deleted == image_id else identity)
+            self._events.publish("image", "delete" if change.deleted else "untag", identity, {"name": name})
         return [ImageChange(change.untagged, change.deleted) for change in changes]
 
     async def tag(self, ref: str, repo: str, tag: str, force: bool = False) -> None:
@@ -135,17 +157,19 @@ class Images:
         name = image.tags[0] if image.tags else "sha256:" + image_id
         self._events.publish("image", action, "sha256:" + image_id, {"name": name})
 
-    def _value(self, image: StoredImage) -> Image:
+    def value(self, image: StoredImage) -> Image:
+        """An image of the store's; its parent where that is an image, too."""
         config = image.raw
         return Image(
             id=image.id,
-            parent_id=image.parent_id,
+            parent_id=image.parent_id if image.parent_id in self._store.images.index.images else "",
             created=image.created,
             size=image.size,
+            own_size=image.size,
             tags=image.tags,
             digests=(),
             diff_ids=image.diff_ids,
-            config=config_from_image(config.get("config") or {}),
+            config=_settings(config.get("config")),
             author=config.get("author") or "",
             comment=config.get("comment") or "",
             architecture=config.get("architecture") or "",
@@ -154,5 +178,9 @@ class Images:
             driver=image.driver,
             container_count=len(self.users(image.id)),
             container=config.get("container") or "",
-            container_config=config_from_image(config.get("container_config") or {}),
+            container_config=_settings(config.get("container_config")),
         )
+
+
+def _settings(given: dict[str, Any] | None) -> ContainerConfig:
+    return config_from_image(given) if given else ContainerConfig()  # a layer has none, and there may be many of them

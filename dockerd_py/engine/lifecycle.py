@@ -3,7 +3,7 @@
 The start of a container, in the order in which a crash can undo it:
 
 1. "starting" is written to the database;
-2. the root filesystem is mounted, the monitor is forked, and forks the gate;
+2. the volumes and the root filesystem are mounted, the monitor is forked, and forks the gate;
 3. the gate's process is put into the container's scope, with the limits that do not hit the OCI runtime;
 4. the gate opens: the runtime creates the container, which is so born in the scope; then the other limits;
 5. the runtime starts it, and "running" is written.
@@ -19,23 +19,37 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import forms, signals
+from dockerd_py.engine import confine, forms, ipc, joining, logsettings, signals
+from dockerd_py.engine.confine import Confinement
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.model import Container, State, Status, WaitResult
 from dockerd_py.engine.plan import Planner
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.engine.resources import limits_of
-from dockerd_py.errors import AlreadyInState, Conflict, NotRunning, PydockerdError, RuntimeFailed, TimedOut
+from dockerd_py.engine.volumes import Volumes
+from dockerd_py.errors import (
+    AlreadyInState,
+    Conflict,
+    NoSuchContainer,
+    NotRunning,
+    PydockerdError,
+    RuntimeFailed,
+    TimedOut,
+)
 from dockerd_py.monitor import spool
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.monitor.supervisor import Config as MonitorConfig
+from dockerd_py.monitor.wire import Message
 from dockerd_py.runtime import crun
+from dockerd_py.runtime.apparmor import AppArmor
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
+from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.files import store_error
 from dockerd_py.store.store import Store
 from dockerd_py.units.base import ScopeSpec, Units
@@ -58,7 +72,8 @@ class Lifecycle:
         units: Units,
         forks: ForkServerLauncher,
         events: EventLog,
-        runtime: crun.Crun,
+        runtimes: Runtimes,
+        volumes: Volumes,
     ) -> None:
         self._config = config
         self._paths = paths
@@ -66,11 +81,16 @@ class Lifecycle:
         self._units = units
         self._forks = forks
         self._events = events
-        self._runtime = runtime
-        self._planner = Planner(paths, runtime)
+        self._runtimes = runtimes
+        self._volumes = volumes
+        self._planner = Planner(paths)
+        self._apparmor = AppArmor()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_exit: Callable[[Record], None] = lambda record: None
+        self.on_exec_event: Callable[[Record, Message], None] = lambda record, message: None
+        self.on_monitor_end: Callable[[Record], None] = lambda record: None
         self.is_restarted: Callable[[Record, State], Awaitable[bool]] = _never
+        self.find: Callable[[str], Record] = _nobody
 
     def expect_start(self) -> None:
         """Whoever makes a container is about to start it: let what can be done before be done before."""
@@ -117,27 +137,35 @@ class Lifecycle:
             record.settle_restart(started=True)
 
     async def _start(self, record: Record) -> None:
-        monitor, root = await asyncio.gather(self._monitor(record), self._store.layers.mount_rw(record.id))
+        await self._volumes.mount(record)
+        confined, monitor, root = await asyncio.gather(
+            confine.work_out(record.host, self._apparmor),
+            self._monitor(record),
+            self._store.layers.mount_rw(record.id),
+        )
+        record.apparmor = confined.apparmor
         gate = await monitor.request("gate")
-        pid = int(gate["pid"])
         limits = limits_of(record.host)
         scope = ScopeSpec(
             name=record.scope,
             description=f"Container {record.name} ({record.config.image or record.image_id[:12]})",
+            slice=confine.slice_name(record.host.cgroup_parent),
             limits=limits,
             kill_signal=stop_signal(record),
             stop_timeout_usec=max(0, stop_seconds(record)) * 1_000_000,
-        )
-        record.cgroup, _ = await asyncio.gather(
-            self._units.start_scope(scope, pid), self._planner.write_bundle(record, root)
+            devices=confined.rules,
         )
         try:
-            await monitor.request("create", timeout=None)
+            async with joining.opened(record.host.namespaces, self.find) as joined:
+                await self._make_scope_and_bundle(record, scope, int(gate["pid"]), root, confined, joined)
+                await monitor.request("create", timeout=None)
             if limits.pids or limits.cpu_quota_per_sec_usec:
                 await self._units.apply_run_limits(record.scope, limits)
             created = await monitor.request("hello")
             counter = self._units.oom_counter(record.scope, record.cgroup)
             started = await monitor.request("start", timeout=None, oom="" if counter is None else str(counter))
+            if self._makes_groups(record):  # it has put what it knows of limits, which is nothing, in their place
+                await self._units.apply_run_limits(record.scope, limits)
         except RequestFailed as error:
             raise crun.explain(error.log or str(error), record.path) from error
         except MonitorGone as error:
@@ -153,6 +181,24 @@ class Lifecycle:
             finished_at=0,
         )
         await self.save(record)
+
+    async def _make_scope_and_bundle(
+        self, record: Record, scope: ScopeSpec, pid: int, root: Path, confined: Confinement, joined: Mapping[str, str]
+    ) -> None:
+        shm = await ipc.shm_of(record, self._paths, self.find)
+        if self._makes_groups(record):
+            record.cgroup = await self._units.start_scope(scope, pid)
+            await self._planner.write_bundle(
+                record, root, confined, joined=joined, shm=shm, cgroups_path=record.cgroup
+            )
+        else:
+            record.cgroup, _ = await asyncio.gather(
+                self._units.start_scope(scope, pid),
+                self._planner.write_bundle(record, root, confined, joined=joined, shm=shm),
+            )
+
+    def _makes_groups(self, record: Record) -> bool:
+        return isinstance(self._runtimes.get(record.runtime), crun.Runc)
 
     async def _undo_start(self, record: Record, failure: BaseException, status: Status) -> None:
         monitor, record.monitor = record.monitor, None
@@ -188,20 +234,21 @@ class Lifecycle:
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._paths.directory(record.id).mkdir(mode=0o700, exist_ok=True)
         runtime_log = str(run / "runtime.log")
+        runtime = self._runtimes.get(record.runtime)
         monitor = await self._forks.spawn(
             MonitorConfig(
                 id=record.id,
                 directory=str(run),
                 spool=str(self._paths.spool),
-                create=self._runtime.create(
+                create=runtime.create(
                     record.id,
                     bundle=str(run),
                     pid_file=str(run / "init.pid"),
                     log=runtime_log,
-                    console_socket=str(run / "console.sock") if record.config.tty else "",
+                    console_socket="console.sock" if record.config.tty else "",
                 ),
-                start=self._runtime.start(record.id, log=runtime_log),
-                delete=self._runtime.delete(record.id, force=True, log=runtime_log),
+                start=runtime.start(record.id, log=runtime_log),
+                delete=runtime.delete(record.id, force=True, log=runtime_log),
                 hide=self._planner.hidden_mount,
                 tty=record.config.tty,
                 open_stdin=record.config.open_stdin,
@@ -210,9 +257,10 @@ class Lifecycle:
                 width=0,
                 epoch=record.log_end.epoch,
                 log_driver=record.log_driver,
-                log_path=str(self._paths.log_file(record.id)),
+                log_path=str(self._paths.log_file(record.id, record.log_driver)),
                 log_fields=log_fields(record),
                 log_names=log_names(record),
+                log_settings=logsettings.for_monitor(record),
             )
         )
         self.adopt(record, monitor)
@@ -229,6 +277,7 @@ class Lifecycle:
     def adopt(self, record: Record, monitor: Monitor) -> None:
         """Take ``monitor`` as the record's own and wait for its container's end."""
         record.monitor = monitor
+        monitor.on_event = lambda message: self.on_exec_event(record, message)
         monitor.on_oom = lambda: self._events.publish("container", "oom", record.id, record.attributes())
         self._in_background(self._watch(record, monitor))
 
@@ -236,6 +285,7 @@ class Lifecycle:
 
     async def _watch(self, record: Record, monitor: Monitor) -> None:
         end = await monitor.exited
+        self.on_monitor_end(record)
         async with record.lock:
             if record.monitor is not monitor:
                 return  # a start that was undone; nothing ran
@@ -285,7 +335,9 @@ class Lifecycle:
         try:
             await self._units.remove(record.scope)
             await self.forget_runtime_state(record.id)
+            await ipc.release_shm(record, self._paths)
             await self._store.layers.unmount_rw(record.id)
+            await self._volumes.unmount(record.id)
         except PydockerdError as error:
             log.error("%s: %s; recovery will try again at the next start", record.id, error)
         shutil.rmtree(self._paths.run_directory(record.id), ignore_errors=True)
@@ -293,7 +345,7 @@ class Lifecycle:
     async def forget_runtime_state(self, container_id: str) -> None:
         """Take the OCI runtime's own state away, where a killed monitor left it.  Raises ProgramFailed."""
         if (self._paths.runtime_root / container_id).exists():
-            await subprocesses.run(self._runtime.delete(container_id, force=True))
+            await subprocesses.run(self._runtimes.of_state(container_id).delete(container_id, force=True))
 
     async def give_up_restart(self, record: Record, *, stopped_by_hand: bool) -> None:
         """A container that waits for its policy's restart has ended for good.  The caller holds its lock."""
@@ -342,8 +394,11 @@ class Lifecycle:
             if record.host.restart.name not in ("", "no"):
                 await self.save(record)
 
-    async def stop(self, record: Record, timeout: int | None) -> None:
-        """Ask the container to end, and end it when it does not within ``timeout`` seconds (-1: wait for ever)."""
+    async def stop(self, record: Record, timeout: int | None, number: int = 0) -> None:
+        """Ask the container to end, and end it when it does not within ``timeout`` seconds (-1: wait for ever).
+
+        number: the signal to ask by; 0: its own stop signal.
+        """
         if record.state.status is Status.RESTARTING:
             await self.cancel_restart(record)
             return
@@ -351,10 +406,11 @@ class Lifecycle:
             raise AlreadyInState(f"container {record.name} is already stopped")
         await self.stopped_by_hand(record)
         seconds = stop_seconds(record) if timeout is None else timeout
-        if seconds and await self._signal_and_wait(record, stop_signal(record), None if seconds < 0 else seconds):
+        number = number or stop_signal(record)
+        if seconds and await self._signal_and_wait(record, number, None if seconds < 0 else seconds):
             return
         if not seconds:
-            await self._signal_and_wait(record, stop_signal(record), 0)
+            await self._signal_and_wait(record, number, 0)
         await self.kill_for_good(record)
 
     async def kill_for_good(self, record: Record) -> None:
@@ -386,7 +442,8 @@ class Lifecycle:
         return future
 
     async def save(self, record: Record, **more: str) -> None:
-        text = forms.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal, **more)
+        known = {"epoch": record.log_end.epoch, "ordinal": record.log_end.ordinal, "apparmor": record.apparmor}
+        text = forms.dump_state(record.state, **known, **more)
         await self._store.containers.update_state(record.id, text)
 
     async def close(self) -> None:
@@ -394,6 +451,10 @@ class Lifecycle:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _nobody(ref: str) -> Record:
+    raise NoSuchContainer(ref)
 
 
 def stop_signal(record: Record | Container) -> int:
@@ -412,14 +473,15 @@ def log_names(record: Record) -> list[str]:
 
 def log_fields(record: Record) -> dict[str, str]:
     """The journal fields of every line, as Docker's journald driver names them."""
-    short = record.id[:12]
+    short, tag = record.id[:12], logsettings.tag_of(record)
     return {
+        **logsettings.journal_fields(record.config, record.host.log_options),
         "CONTAINER_ID": short,
         "CONTAINER_ID_FULL": record.id,
         "CONTAINER_NAME": record.name,
-        "CONTAINER_TAG": short,
+        "CONTAINER_TAG": tag,
         "IMAGE_NAME": record.config.image or record.image_id,
-        "SYSLOG_IDENTIFIER": short,
+        "SYSLOG_IDENTIFIER": tag,
     }
 
 

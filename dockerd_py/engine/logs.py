@@ -8,15 +8,17 @@ is read up to that record.  A reader that is too slow for the monitor is dropped
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from dockerd_py.engine import jsonlog
+from dockerd_py.engine import jsonlog, logsettings
 from dockerd_py.engine.model import STDERR, STDOUT, LogOptions, LogRecord, Status
 from dockerd_py.engine.record import Paths, Record
+from dockerd_py.errors import NotReadable
 from dockerd_py.monitor.clients import FOLLOW
 from dockerd_py.runtime.monitors import MonitorGone, RequestFailed
 from dockerd_py.units.journal import JournalReader, JournalRecord
@@ -36,8 +38,8 @@ class Position:
 
     epoch: str = ""  # of the record before it
     ordinal: int = 0  # of the record before it; 0: nothing of this epoch
-    offset: int | None = None  # json-file: the place in bytes; None: the end of the file
-    past: int = 0  # json-file: how many records behind ``offset``
+    place: jsonlog.Place | None = None  # in a file; None: its end
+    past: int = 0  # in a file: how many records behind ``place``
     time: int = 0  # of the record before it, where it is known
 
 
@@ -47,7 +49,12 @@ class Logs:
         self._journal = JournalReader()
 
     async def read(self, record: Record, options: LogOptions) -> AsyncGenerator[LogBatch, None]:
-        """Batches of records, oldest first; with ``follow``, until the container ends for good."""
+        """Batches of records, oldest first; with ``follow``, until the container ends for good.
+
+        Raises NotReadable where the log driver keeps nothing.
+        """
+        if not logsettings.readable(record.log_driver, record.host.log_options):
+            raise NotReadable(record.log_driver)
         streams = frozenset(s for s, wanted in ((STDOUT, options.stdout), (STDERR, options.stderr)) if wanted)
 
         def wanted(batch: list[LogRecord]) -> list[LogRecord]:
@@ -98,7 +105,7 @@ class Logs:
         except (MonitorGone, RequestFailed):
             if ours is not None:
                 ours.close()
-            end = await monitor.exited
+            end = await asyncio.shield(monitor.exited)  # others wait for it too
             if end is None:
                 return self._end(record, record.log_end.epoch, 0), None
             return self._end(record, end.epoch, end.ordinal), None
@@ -109,38 +116,41 @@ class Logs:
         finally:
             if theirs is not None:
                 theirs.close()
-        return Position(reply["epoch"], reply["ordinal"], reply["mark"].get("offset")), ours
+        return Position(reply["epoch"], reply["ordinal"], _place(reply["mark"])), ours
 
     def _end(self, record: Record, epoch: str, ordinal: int) -> Position:
         """Where a log ends that nobody writes now."""
-        if record.log_driver != "json-file":
+        if record.log_driver == "journald":
             return Position(epoch, ordinal)
-        path = self._paths.log_file(record.id)
-        return Position(epoch, ordinal, path.stat().st_size if path.exists() else 0)
+        path = self._paths.log_file(record.id, record.log_driver)
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return Position(epoch, ordinal, jsonlog.Place(0, 0))
+        return Position(epoch, ordinal, jsonlog.Place(status.st_ino, status.st_size))
 
     async def _history(
         self, record: Record, options: LogOptions, streams: frozenset[int], start: Position | None, end: Position
     ) -> AsyncGenerator[LogBatch, None]:
         """What stands in the log between two positions (``start`` None: from its beginning, or its tail)."""
-        if record.log_driver == "json-file":
-            path = self._paths.log_file(record.id)
-
-            def entries() -> Iterator[list[LogRecord]]:
-                offset = 0
-                if start is not None:
-                    offset = start.offset or 0
-                elif options.tail is not None:
-                    offset = jsonlog.tail_offset(path, end.offset, options.tail, streams)
-                return jsonlog.read(path, offset, end.offset)
-
-            skip = 0 if start is None else start.past
-            async for batch in _in_thread(entries):
-                if skip < len(batch):
-                    yield batch[skip:]
-                skip = max(0, skip - len(batch))
-        elif record.log_driver == "journald":
+        if record.log_driver == "journald":
             async for found in self._journal_history(record, options, streams, start, end):
                 yield [LogRecord(one.stream, one.time, one.data, one.partial) for one in found]
+            return
+        path = self._paths.log_file(record.id, record.log_driver)
+
+        def entries() -> Iterator[list[LogRecord]]:
+            with contextlib.closing(jsonlog.JsonLog(path)) as files:
+                begin = None if start is None else start.place
+                if start is None and options.tail is not None:
+                    begin = files.tail(end.place, options.tail, streams)
+                yield from files.read(begin, end.place)
+
+        skip = 0 if start is None else start.past
+        async for batch in _in_thread(entries):
+            if skip < len(batch):
+                yield batch[skip:]
+            skip = max(0, skip - len(batch))
 
     async def _journal_history(
         self, record: Record, options: LogOptions, streams: frozenset[int], start: Position | None, end: Position
@@ -215,12 +225,16 @@ class _Followed:
         return batch, data[at:]
 
 
+def _place(mark: dict[str, int]) -> jsonlog.Place | None:
+    return jsonlog.Place(mark["file"], mark["offset"]) if "file" in mark else None
+
+
 async def _restarted(record: Record, epoch: str) -> bool:
     """After the end of the start that ``epoch`` names: whether the container's restart policy has started it again."""
     if record.log_end.epoch != epoch:
         return record.state.running
     if (monitor := record.monitor) is not None and record.state.running:
-        await monitor.exited
+        await asyncio.shield(monitor.exited)  # others wait for it too
     async with record.lock:  # whoever writes down the end holds it
         if record.state.status is not Status.RESTARTING:
             return record.state.running

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dockerd_py.engine.isolation import Namespaces, Resolver, Security, Tuning
+from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE, Bind, Mount, MountRequest
 from dockerd_py.units.base import Usage
 
 
@@ -42,15 +44,6 @@ class ContainerConfig:
 
 
 @dataclass(frozen=True)
-class Bind:
-    """One ``host:container[:ro|rw]``."""
-
-    source: str
-    target: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True)
 class DeviceRate:
     """What one block device of the host may be used for."""
 
@@ -71,6 +64,11 @@ class HostConfig:
     """What belongs to one container on one host (Docker's ``HostConfig``).  0 means "no limit" throughout."""
 
     binds: tuple[Bind, ...] = ()
+    mounts: tuple[MountRequest, ...] = ()
+    volumes_from: tuple[str, ...] = ()  # "container[:ro|rw]"
+    volume_driver: str = ""  # of the volumes that this container's creation makes; "": local
+    tmpfs: dict[str, str] = field(default_factory=dict)  # from the target to its options: "size=64m,exec"
+    shm_size: int = DEFAULT_SHM_SIZE  # bytes of /dev/shm
     memory: int = 0
     memory_swap: int = 0  # memory + swap; -1: as much swap as there is; 0: twice the memory
     cpu_shares: int = 0  # 2 to 262144
@@ -94,6 +92,14 @@ class HostConfig:
     log_driver: str = ""  # "": the daemon's default; else "journald" or "json-file"
     log_options: dict[str, str] = field(default_factory=dict)
     container_id_file: str = ""
+    namespaces: Namespaces = field(default_factory=Namespaces)
+    security: Security = field(default_factory=Security)
+    tuning: Tuning = field(default_factory=Tuning)
+    resolver: Resolver = field(default_factory=Resolver)
+    runtime: str = ""  # "": the daemon's; else "crun" or "runc"
+    cgroup_parent: str = ""  # a slice of systemd's; "": machine.slice
+    annotations: dict[str, str] = field(default_factory=dict)
+    lxc_conf: tuple[tuple[str, str], ...] = ()  # as given; what it means is in the other settings already
 
 
 class Status(str, enum.Enum):
@@ -130,13 +136,6 @@ class State:
 
 
 @dataclass(frozen=True)
-class Mount:
-    source: str
-    target: str
-    read_only: bool
-
-
-@dataclass(frozen=True)
 class Container:
     """One container as it is now.  ``config`` is already merged with the image's."""
 
@@ -159,6 +158,8 @@ class Container:
     hostname_path: str
     hosts_path: str
     resolv_conf_path: str
+    exec_ids: tuple[str, ...] = ()  # those that have not ended
+    apparmor: str = ""  # the profile that it was started with
     size_rw: int | None = None  # only when asked for
     size_root_fs: int | None = None
 
@@ -221,6 +222,51 @@ class AttachOptions:
 
 
 @dataclass(frozen=True)
+class ExecConfig:
+    """What is to be run in a container beside its own command."""
+
+    cmd: tuple[str, ...]
+    user: str = ""  # "": the container's
+    privileged: bool = False
+    tty: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    env: tuple[str, ...] = ()  # "K=V", or "K" to take a variable of the container's away
+    working_dir: str = ""  # "": the container's
+    detach_keys: str = ""
+    console_size: tuple[int, int] = (0, 0)  # rows, columns
+
+
+@dataclass(frozen=True)
+class Exec:
+    """One exec as it is now."""
+
+    id: str
+    container_id: str
+    config: ExecConfig
+    running: bool
+    exit_code: int | None  # None: not ended yet
+    pid: int  # on the host; 0 before its start
+
+
+class RunResult(NamedTuple):
+    """How a process that the engine ran in a container ended."""
+
+    exit_code: int
+    output: bytes  # both streams; no more than was asked for
+    timed_out: bool  # it was killed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a container, as ps(1) shows them."""
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Image:
     """One image with its names."""
 
@@ -239,6 +285,7 @@ class Image:
     docker_version: str
     driver: str
     container_count: int = 0
+    own_size: int = 0  # where each layer is an image: what this one adds to its parent; else as ``size``
     container: str = ""  # the container that it was committed from
     container_config: ContainerConfig = field(default_factory=ContainerConfig)
 
@@ -269,6 +316,7 @@ class Pruned:
 
     containers: tuple[str, ...] = ()
     images: tuple[ImageChange, ...] = ()
+    volumes: tuple[str, ...] = ()
     reclaimed: int = 0  # bytes
 
 
@@ -351,7 +399,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Event:
-    """``type`` container, image, daemon; ``action`` create, start, die, ... (Docker's names)."""
+    """``type`` container, image, volume, daemon; ``action`` create, start, die, ... (Docker's names)."""
 
     type: str
     action: str
@@ -393,3 +441,6 @@ class SystemInfo:
     runtime_version: str
     init_system: str  # "systemd" or "none"
     warnings: tuple[str, ...]
+    oom_kill_disable: bool
+    runtimes: tuple[tuple[str, str], ...]  # name, path
+    security_options: tuple[str, ...]  # as Docker spells them

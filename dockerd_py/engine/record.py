@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dockerd_py.config import Config
-from dockerd_py.engine.model import STDERR, STDOUT, Container, ContainerConfig, HostConfig, Mount, State, WaitResult
+from dockerd_py.engine.model import STDERR, STDOUT, Container, ContainerConfig, HostConfig, State, WaitResult
+from dockerd_py.engine.mount_model import VOLUME, Mount
 from dockerd_py.runtime.monitors import Monitor
 
 LOG_STREAMS = frozenset({STDOUT, STDERR})
@@ -35,11 +36,14 @@ class Record:
     path: str
     args: tuple[str, ...]
     runtime: str
+    mounts: tuple[Mount, ...] = ()
     log_end: LogPosition = LogPosition()
     cgroup: str = ""
+    apparmor: str = ""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     content_lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while its files have to stay
     monitor: Monitor | None = None
+    exec_ids: list[str] = field(default_factory=list)  # those that have not ended
     removing: bool = False
     gone: bool = False
     restart: asyncio.Task[None] | None = None  # its policy's, while it waits
@@ -51,6 +55,11 @@ class Record:
     @property
     def scope(self) -> str:
         return f"container-{self.id}.scope"
+
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """The names of its volumes."""
+        return tuple(dict.fromkeys(mount.name for mount in self.mounts if mount.type == VOLUME))
 
     @property
     def result(self) -> WaitResult:
@@ -100,11 +109,16 @@ class Paths:
         """What a reboot clears: the bundle, and the monitor's sockets."""
         return self.run / container_id
 
+    def exec_directory(self, container_id: str) -> Path:
+        """What its execs need; the name is short, as sockets in it have at most 107 bytes."""
+        return self.run / container_id / "x"
+
     def monitor_socket(self, container_id: str) -> str:
         return str(self.run / container_id / "monitor.sock")
 
-    def log_file(self, container_id: str) -> Path:
-        return self.containers / container_id / f"{container_id}-json.log"
+    def log_file(self, container_id: str, driver: str = "json-file") -> Path:
+        """Where the lines are, of a driver that has files, or a readable copy in one."""
+        return self.containers / container_id / f"{container_id}-{'json' if driver == 'json-file' else 'local'}.log"
 
 
 def snapshot(record: Record, paths: Paths) -> Container:
@@ -126,10 +140,12 @@ def snapshot(record: Record, paths: Paths) -> Container:
         runtime=record.runtime,
         scope=record.scope,
         cgroup=record.cgroup,
-        mounts=tuple(Mount(bind.source, bind.target, bind.read_only) for bind in record.host.binds),
+        mounts=record.mounts,
         hostname_path=str(directory / "hostname"),
         hosts_path=str(directory / "hosts"),
         resolv_conf_path=str(directory / "resolv.conf"),
+        exec_ids=tuple(record.exec_ids),
+        apparmor=record.apparmor,
     )
 
 

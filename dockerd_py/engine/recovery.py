@@ -8,18 +8,23 @@ alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import shutil
 from typing import Any
 
-from dockerd_py.engine import forms, settings
+from dockerd_py.engine import forms, ipc, mounts, settings
 from dockerd_py.engine.containers import Containers
+from dockerd_py.engine.execs import Execs
+from dockerd_py.engine.forkserver import SOCKET_NAME
 from dockerd_py.engine.lifecycle import Lifecycle, log_names
 from dockerd_py.engine.model import Status
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.engine.updates import Updates
+from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import PydockerdError
-from dockerd_py.monitor import spool
+from dockerd_py.monitor import spool, wire
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.runtime import monitors
 from dockerd_py.runtime.monitors import Monitor
@@ -29,10 +34,20 @@ from dockerd_py.units.base import Units
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 32  # containers that are looked at side by side
+
 
 class Recovery:
     def __init__(
-        self, paths: Paths, store: Store, units: Units, containers: Containers, lifecycle: Lifecycle, updates: Updates
+        self,
+        paths: Paths,
+        store: Store,
+        units: Units,
+        containers: Containers,
+        lifecycle: Lifecycle,
+        updates: Updates,
+        execs: Execs,
+        volumes: Volumes,
     ) -> None:
         self._paths = paths
         self._store = store
@@ -40,27 +55,33 @@ class Recovery:
         self._containers = containers
         self._lifecycle = lifecycle
         self._updates = updates
+        self._execs = execs
+        self._volumes = volumes
 
     async def run(self) -> None:
         for directory in (self._paths.spool, self._paths.containers, self._paths.run, self._paths.runtime_root):
             directory.mkdir(mode=0o710, parents=True, exist_ok=True)
         await self._store.recover()
-        rows = await self._store.containers.all()
-        to_remove = []
-        for row in rows:
-            record, more = record_of(row, self._store.driver.name)
+        found = [record_of(row, self._store.driver.name) for row in await self._store.containers.all()]
+        for record, _ in found:
             self._containers.adopt(record)
+        places = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._recover_one(record, str(more.get("phase", "")), places) for record, more in found))
+        of_all_drivers = await self._store.containers.ids_of_all_drivers()
+        await self._sweep(of_all_drivers)
+        await self._volumes.recover(self._containers.records(), of_all_drivers)
+        for record, _ in found:
+            if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:
+                await self._containers.remove(record.id, volumes=True)
+
+    async def _recover_one(self, record: Record, phase: str, places: asyncio.Semaphore) -> None:
+        async with places:
             try:
-                await self._recover(record, str(more.get("phase", "")))
-                if more.get("phase") == "updating":
+                await self._recover(record, phase)
+                if phase == "updating":
                     await self._updates.finish(record)
             except (PydockerdError, OSError) as error:
                 log.error("%s: %s", record.id, error)
-            if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:
-                to_remove.append(record)
-        await self._sweep(await self._store.containers.ids_of_all_drivers())
-        for record in to_remove:
-            await self._containers.remove(record.id)
 
     async def _recover(self, record: Record, phase: str) -> None:
         monitor = monitors.connect(self._paths.monitor_socket(record.id))
@@ -69,7 +90,15 @@ class Recovery:
             try:
                 if await self._adopt(record, monitor):
                     return
-            except (PydockerdError, asyncio.TimeoutError) as error:
+            except asyncio.TimeoutError:
+                if record.state.running:
+                    # It lives, on a machine that is busy or with a disk that is.  What it has to tell will come.
+                    log.warning("%s: its monitor is slow to answer", record.id)
+                    await self._take_over(record, monitor)
+                    return
+                log.warning("%s: its monitor does not answer", record.id)
+                monitor.close()
+            except PydockerdError as error:
                 log.warning("%s: its monitor does not answer: %s", record.id, error)
                 monitor.close()
             if monitor.exited.done():
@@ -102,13 +131,6 @@ class Recovery:
             return False
         position = await monitor.request("position")
         record.log_end = LogPosition(position["epoch"], 0)
-        record.cgroup = await self._units.control_group(record.scope) or ""
-        if record.state.status is Status.PAUSED:
-            await self._units.freeze(record.scope)
-        else:
-            await self._units.thaw(record.scope)  # a commit may have been under way, or the end of a pause
-        if state.get("names") != log_names(record):
-            await self._lifecycle.tell_name(record)
         if not record.state.running:
             record.state = with_state(
                 record,
@@ -120,8 +142,19 @@ class Recovery:
                 error="",
             )
             await self._lifecycle.save(record)
-        self._lifecycle.adopt(record, monitor)
+        await self._take_over(record, monitor)
+        if state.get("names") != log_names(record):
+            await self._lifecycle.tell_name(record)
         return True
+
+    async def _take_over(self, record: Record, monitor: Monitor) -> None:
+        record.cgroup = await self._units.control_group(record.scope) or ""
+        if record.state.status is Status.PAUSED:
+            await self._units.freeze(record.scope)
+        else:
+            await self._units.thaw(record.scope)  # a commit may have been under way, or the end of a pause
+        self._lifecycle.adopt(record, monitor)
+        await self._execs.adopt(record, monitor)
 
     async def _await_start(self, monitor: Monitor) -> dict[str, Any]:
         """The runtime's start takes milliseconds; see how it ended."""
@@ -149,6 +182,7 @@ class Recovery:
                     log.error("%s: %s", entry.name, error)
                 monitor.close()
             await self._units.remove(f"container-{entry.name}.scope")
+            await asyncio.to_thread(ipc.unmount_below, entry)
             shutil.rmtree(entry, ignore_errors=True)
         for entry in self._paths.runtime_root.iterdir():
             if entry.name not in known:
@@ -156,13 +190,16 @@ class Recovery:
         for entry in self._paths.containers.iterdir():
             if entry.name not in known:
                 shutil.rmtree(entry, ignore_errors=True)
+        for path in wire.abandoned(str(self._paths.exec_root / SOCKET_NAME)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         for entry in self._paths.spool.iterdir():
             if entry.name.partition(".")[0] not in known:
                 entry.unlink()
 
 
 def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:
-    config, host, more = forms.load_settings(row.settings)
+    config, host, mounted, more = forms.load_settings(row.settings)
     state, extra = forms.load_state(row.state)
     argv = settings.command_of(config)
     record = Record(
@@ -178,6 +215,8 @@ def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:
         path=argv[0],
         args=tuple(argv[1:]),
         runtime=more["runtime"],
+        apparmor=extra.get("apparmor", ""),
+        mounts=mounts.of_binds(host.binds) if mounted is None else mounted,
         log_end=LogPosition(extra.get("epoch", ""), extra.get("ordinal", 0)),
     )
     return record, extra

@@ -72,6 +72,7 @@ def limits_of(host: HostConfig) -> Limits:
         blkio_write_bps=_rates(host.blkio_write_bps),
         blkio_read_iops=_rates(host.blkio_read_iops),
         blkio_write_iops=_rates(host.blkio_write_iops),
+        oom_kill_disable=host.tuning.oom_kill_disable,
     )
 
 

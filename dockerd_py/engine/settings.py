@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from dockerd_py.engine import resources, signals
-from dockerd_py.engine.model import Bind, ContainerConfig, HostConfig
+from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter, NotSupported
 
-LOG_OPTIONS = {"tag", "labels", "env"}
-LOG_DRIVERS = ("journald", "json-file", "none")
 NETWORK_MODES = ("default", "bridge", "none", "host")
 
 
@@ -74,12 +72,10 @@ def check(config: ContainerConfig, host: HostConfig, min_memory: int) -> list[st
         raise BadParameter(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
     if config.stop_signal:
         signals.parse(config.stop_signal)
-    if config.volumes:
-        raise NotSupported("anonymous volumes are not supported by this version; bind a directory of the host instead")
     _check_hostname(config)
     resources.check(host, min_memory)
-    _check_binds(host.binds)
-    _check_log(host)
+    if host.shm_size < 0:
+        raise BadParameter("SHM size can not be less than 0")
     return _check_network(config, host)
 
 
@@ -87,31 +83,6 @@ def _check_hostname(config: ContainerConfig) -> None:
     for name in (config.hostname, config.domainname):
         if len(name) > 63 or any(not (c.isalnum() or c in "-._") for c in name) or name.startswith("-"):
             raise BadParameter(f"invalid hostname format: {name}")
-
-
-def _check_binds(binds: tuple[Bind, ...]) -> None:
-    targets = set()
-    for bind in binds:
-        if not posixpath.isabs(bind.source) or not posixpath.isabs(bind.target):
-            raise BadParameter(f"invalid volume specification: '{bind.source}:{bind.target}': paths must be absolute")
-        target = posixpath.normpath(bind.target)
-        if target == "/":
-            raise BadParameter(f"invalid volume specification: '{bind.source}:{bind.target}': "
-                               "the target can't be '/'")  # fmt: skip
-        if "\0" in bind.source + bind.target:
-            raise BadParameter("invalid volume specification: a NUL character is not allowed")
-        if target in targets:
-            raise BadParameter(f"Duplicate mount point: {target}")
-        targets.add(target)
-
-
-def _check_log(host: HostConfig) -> None:
-    if host.log_driver and host.log_driver not in LOG_DRIVERS:
-        raise BadParameter(
-            f"logger: no log driver named '{host.log_driver}' is registered: there are {', '.join(LOG_DRIVERS)}"
-        )
-    for option in host.log_options:
-        raise NotSupported(f"log option {option!r} is not supported by this version")
 
 
 def _check_network(config: ContainerConfig, host: HostConfig) -> list[str]:

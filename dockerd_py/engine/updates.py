@@ -10,6 +10,7 @@ from dockerd_py.engine import forms, resources
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import HostConfig, Status
+from dockerd_py.engine.mount_model import Mount
 from dockerd_py.engine.record import Record
 from dockerd_py.engine.restarts import check as check_restart_policy
 from dockerd_py.errors import Conflict, PydockerdError
@@ -37,18 +38,21 @@ class Updates:
         """
         await uninterrupted(self._update(record, change))
 
-    async def replace(self, record: Record, host: HostConfig, log_driver: str) -> None:
+    async def replace(
+        self, record: Record, host: HostConfig, mounts: tuple[Mount, ...], *, log_driver: str, runtime: str
+    ) -> None:
         """Put ``host``, which has been checked, in the place of all that a container, which does not run, was given.
 
         The caller holds its lock.  Raises Conflict when somebody is attached and the log would go elsewhere.
         """
-        if record.monitor is not None and log_driver != record.log_driver:
+        log = (log_driver, host.log_options, runtime)
+        if record.monitor is not None and log != (record.log_driver, record.host.log_options, record.runtime):
             raise Conflict(f"container {record.name} is attached to: its log driver cannot change now")
-        text = forms.dump_settings(record.config, host, log_driver=log_driver, runtime=record.runtime)
+        text = forms.dump_settings(record.config, host, mounts, log_driver=log_driver, runtime=runtime)
 
         async def keep() -> None:
             await self._store.containers.update_settings(record.id, text)
-            record.host, record.log_driver = host, log_driver
+            record.host, record.mounts, record.log_driver, record.runtime = host, mounts, log_driver, runtime
 
         await uninterrupted(keep())
 
@@ -93,5 +97,7 @@ class Updates:
 
     async def _keep(self, record: Record, host: HostConfig) -> None:
         record.host = host
-        text = forms.dump_settings(record.config, host, log_driver=record.log_driver, runtime=record.runtime)
+        text = forms.dump_settings(
+            record.config, host, record.mounts, log_driver=record.log_driver, runtime=record.runtime
+        )
         await self._store.containers.update_settings(record.id, text)

@@ -1,4 +1,4 @@
-"""Where images come from, what everything takes on the disk, and cleaning up; and the first year's ``insert``."""
+"""What everything takes on the disk, and cleaning up; and the first year's ``insert``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from dockerd_py.engine.model import (
     CommitOptions,
     Container,
     ContainerConfig,
-    HistoryEntry,
     HostConfig,
     Image,
     ImageChange,
@@ -29,7 +28,6 @@ from dockerd_py.engine.model import (
     Pruned,
 )
 from dockerd_py.errors import BadParameter, Conflict, NoSuchContainer, NoSuchImage, NotFound
-from dockerd_py.store.image_config import parse_time
 from dockerd_py.store.store import Store
 
 _CHUNK = 1 << 18
@@ -45,32 +43,6 @@ class Upkeep:
         self._images = images
         self._contents = contents
         self._events = events
-
-    def history(self, ref: str) -> list[HistoryEntry]:
-        """The steps of an image's making, the last one first.  Raises NoSuchImage."""
-        stored = self._store.images.get(ref)
-        sizes = [layer.size for layer in self._store.layers.chain(stored.chain_id)]  # the topmost first
-        steps = list(stored.raw.get("history") or ())
-        with_layers = sum(1 for step in steps if not step.get("empty_layer"))
-        # An image may say less of its making than it has layers.
-        steps = [{}] * max(0, len(sizes) - with_layers) + steps
-        entries = []
-        at: str = stored.id
-        for step in reversed(steps):
-            image = self._image(at)
-            entries.append(
-                HistoryEntry(
-                    id=at,
-                    created=parse_time(step.get("created") or ""),
-                    created_by=step.get("created_by") or "",
-                    comment=step.get("comment") or "",
-                    tags=image.tags if image else (),
-                    size=0 if step.get("empty_layer") or not sizes else sizes.pop(0),
-                )
-            )
-            parent = self._image(image.parent_id) if image and image.parent_id else None
-            at = parent.id if parent else ""
-        return entries
 
     def shared_sizes(self) -> dict[str, int]:
         """For each image the bytes of those of its layers that another image has, too."""
@@ -142,7 +114,7 @@ class Upkeep:
                 options = CommitOptions(comment=image.comment, author=image.author, config=image.config, merge=False)
                 return await self._contents.commit(made.id, options)
             finally:
-                await self._containers.remove(made.id, force=True)
+                await self._containers.remove(made.id, force=True, volumes=True)
 
     async def _refuse_existing(self, container_id: str, path: str) -> None:
         try:
@@ -150,12 +122,6 @@ class Upkeep:
         except NotFound:
             return
         raise BadParameter(f"{path} exists")
-
-    def _image(self, image_id: str) -> Image | None:
-        try:
-            return self._images.get(image_id) if image_id else None
-        except NoSuchImage:
-            return None
 
 
 async def _one_file(spool: IO[bytes], path: str) -> AsyncGenerator[bytes, None]:

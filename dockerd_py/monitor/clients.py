@@ -7,6 +7,7 @@ still reads slows the container down; one that reads nothing for STALL_SECONDS i
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import time
@@ -67,6 +68,13 @@ class Client:
                 return
             del self.buffer[:count]
             self.last_progress = time.monotonic()
+
+    def happened(self, events: int) -> None:
+        """What epoll(7) told of the connection, but for input."""
+        if events & select.EPOLLOUT:
+            self.flush()
+        if events & (select.EPOLLERR | select.EPOLLHUP):
+            self.gone = True
 
     def close(self) -> None:
         self.sock.close()

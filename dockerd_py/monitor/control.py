@@ -53,7 +53,10 @@ class Control:
     def close(self) -> None:
         """Take no more requests, remove the socket, and end every connection."""
         self._listener.close()
-        os.unlink(self._path)
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            pass  # whoever removed the container's directory did it
         for connection in self._connections.values():
             connection.close()
 

@@ -1,4 +1,4 @@
-"""The container's standard streams as the monitor holds them: three pipes, or one terminal."""
+"""A process's standard streams as the monitor holds them: three pipes, or one terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import termios
+from collections.abc import Collection
 
 from dockerd_py.monitor import wire
 
@@ -14,9 +15,12 @@ STDIN_LIMIT = 256 * 1024
 
 
 class Streams:
-    """Pipes.  The container's ends stay open until it has been created, then only the container has them."""
+    """Pipes, for the input if ``open_stdin`` and the ``wanted`` outputs; /dev/null for the others.
 
-    def __init__(self, *, open_stdin: bool) -> None:
+    The process's ends stay open until it has been created, then only the process has them.
+    """
+
+    def __init__(self, *, open_stdin: bool, wanted: Collection[int] = (1, 2)) -> None:
         self._outputs: dict[int, int] = {}
         self._stdin: int | None = None
         self._pending = bytearray()
@@ -28,10 +32,13 @@ class Streams:
         else:
             theirs = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._theirs.append(theirs)
-        self._open_outputs()
+        self._open_outputs(wanted)
 
-    def _open_outputs(self) -> None:
+    def _open_outputs(self, wanted: Collection[int]) -> None:
         for stream in (1, 2):
+            if stream not in wanted:
+                self._theirs.append(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
+                continue
             ours, theirs = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(ours, False)
             self._outputs[stream] = ours
@@ -93,34 +100,43 @@ class Streams:
             os.close(self._stdin)
             self._stdin = None
 
+    def close(self) -> None:
+        """Close every descriptor."""
+        self.close_stdin()
+        for stream in tuple(self._outputs):
+            self.close_output(stream)
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs.clear()
+
     def resize(self, height: int, width: int) -> None:
         """Set the terminal's window; raises ValueError without one."""
-        raise ValueError("the container has no terminal")
+        raise ValueError("it has no terminal")
 
 
 class Terminal(Streams):
     """The master side of a terminal that the OCI runtime makes and sends through a socket (``--console-socket``)."""
 
     def __init__(self, *, open_stdin: bool, path: str, height: int, width: int) -> None:
-        self._listener = wire.bind(path, kind=socket.SOCK_STREAM)
+        self._listener: socket.socket | None = wire.bind(path, kind=socket.SOCK_STREAM)
         self._path = path
         self._size = (height, width)
         self._wanted = open_stdin
         super().__init__(open_stdin=False)
 
-    def _open_outputs(self) -> None:
+    def _open_outputs(self, wanted: Collection[int]) -> None:
         # the runtime's own streams; the container's are the terminal
         self._theirs += [os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC) for _ in (1, 2)]
 
     def created(self) -> None:
         super().created()
+        assert self._listener is not None
         self._listener.settimeout(5)
         connection, _ = self._listener.accept()
         with connection:
             connection.settimeout(5)
             _data, fds, _flags, _address = socket.recv_fds(connection, 4096, 1)
-        self._listener.close()
-        os.unlink(self._path)
+        self._stop_listening()
         if not fds:
             raise OSError("the OCI runtime sent no terminal")
         master = fds[0]
@@ -131,6 +147,19 @@ class Terminal(Streams):
             self._stdin = os.dup(master)  # its own descriptor, since epoll knows one entry a descriptor
         if all(self._size):
             self.resize(*self._size)
+
+    def close(self) -> None:
+        super().close()
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            try:
+                os.unlink(self._path)
+            except FileNotFoundError:
+                pass  # with the directory
 
     def queue_stdin(self, data: bytes) -> None:
         if self._wanted:

@@ -8,6 +8,7 @@ descriptor (a memfd or a socket).
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import socket
@@ -78,6 +79,8 @@ def bind(path: str, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
     dir_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         new = f".{name}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=dir_fd)  # of somebody with the same id, who was killed here: see `abandoned`
         old = os.umask(0o177)
         try:
             sock.bind(f"/proc/self/fd/{dir_fd}/{new}")
@@ -91,6 +94,17 @@ def bind(path: str, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
     finally:
         os.close(dir_fd)
     return sock
+
+
+def abandoned(path: str) -> list[str]:
+    """Sockets whose makers were killed inside `bind`, before they had put them at ``path``."""
+    directory, name = os.path.split(path)
+    found = []
+    for entry in os.listdir(directory):
+        start, _, pid = entry.rpartition(".")
+        if start == f".{name}" and pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+            found.append(os.path.join(directory, entry))
+    return found
 
 
 def connect(path: str) -> socket.socket:

@@ -1,11 +1,17 @@
-"""The capabilities of a container: Docker's default fourteen, and all that there are.
+"""The capabilities of a container: Docker's default fourteen, all that there are, and what is asked for of them.
 
 Names are as the OCI runtime wants them, ``CAP_CHOWN``; the order is the kernel's (capabilities(7)).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from dockerd_py.errors import BadParameter
+
+EVERY = "ALL"
+"""What a user writes for all of them."""
 
 ALL = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
@@ -42,3 +48,39 @@ def available(status: Path = Path("/proc/self/status")) -> tuple[str, ...]:
             mask = int(line.split()[1], 16)
             return tuple(name for number, name in enumerate(ALL) if mask >> number & 1)
     raise ValueError(f"{status} has no line CapBnd")
+
+
+def parse(names: Iterable[str]) -> tuple[str, ...]:
+    """Names as users write them, with or without CAP_, in any case; "ALL" stays.  Raises BadParameter."""
+    found = []
+    for name in names:
+        upper = name.upper()
+        if upper != EVERY:
+            upper = upper if upper.startswith("CAP_") else f"CAP_{upper}"
+            if upper not in ALL:
+                raise BadParameter(f'invalid capability: "{name}": there is none of that name, see capabilities(7)')
+        found.append(upper)
+    return tuple(found)
+
+
+def effective(add: Iterable[str], drop: Iterable[str], *, privileged: bool, mine: Sequence[str]) -> tuple[str, ...]:
+    """What a container gets, in the kernel's order, of a daemon that has ``mine``.
+
+    As in Docker, what is added by its name is there even if ALL are dropped, or itself; of ALL, what is dropped is
+    left out.  Raises BadParameter for a name that is unknown, or that this host has not to give.
+    """
+    added, dropped = set(parse(add)), set(parse(drop))
+    if privileged:
+        return tuple(mine)
+    for name in sorted(added - {EVERY}):
+        if name not in mine:
+            raise BadParameter(
+                f'invalid capability: "{name}": the daemon itself does not have it here, so it cannot give it on'
+            )
+    if EVERY in added:
+        wanted = set(mine) - dropped
+    elif EVERY in dropped:
+        wanted = added
+    else:
+        wanted = (set(DEFAULT) - dropped) | added
+    return tuple(name for name in mine if name in wanted)

@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from dockerd_py.errors import CommandNotExecutable, CommandNotFound, PydockerdError, RuntimeFailed
 
@@ -35,7 +36,8 @@ class Crun:
         """Make the container, its process waiting for `start`.
 
         The caller's standard streams become the process's; with a terminal the pty's master comes as a file
-        descriptor over ``console_socket``, a listening unix socket (path of at most 107 bytes).
+        descriptor over ``console_socket``, a listening unix socket.  Its path may be relative to ``bundle``, which
+        crun makes its working directory: of an absolute one, not every crun takes more than 107 bytes (sun_path).
         """
         options = ["--bundle", bundle, "--pid-file", pid_file]
         if console_socket:
@@ -82,6 +84,20 @@ class Crun:
         return [self.binary, "--root", self.root, "--cgroup-manager=disabled", *options, verb]
 
 
+@dataclass(frozen=True)
+class Runc(Crun):
+    """runc, as well as it goes: it cannot leave control groups alone, so the configuration has to name the scope's.
+
+    It takes the group away with the container, which is before the scope's end.
+    """
+
+    STATE_FILE: ClassVar[str] = "state.json"
+
+    def _call(self, verb: str, log: str) -> list[str]:
+        options = ["--log", log, "--log-format", "text"] if log else []
+        return [self.binary, "--root", self.root, *options, verb]
+
+
 def mount_to_hide(cgroup: Path = Path("/sys/fs/cgroup")) -> str:
     """The mount that must be out of crun's sight during create, or "".
 
@@ -95,42 +111,59 @@ def mount_to_hide(cgroup: Path = Path("/sys/fs/cgroup")) -> str:
         return ""
 
 
-def explain(log_text: str, command: str) -> PydockerdError:
+EXEC_FAILED = "OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+def explain(log_text: str, command: str, prefix: str = "") -> PydockerdError:
     """What ``log_text``, the log of a failed create or exec (text or JSON lines), says of ``command``.
 
     CommandNotFound (127), CommandNotExecutable (126), else RuntimeFailed with the runtime's own words.
     """
     text = _messages(log_text)
+    prefix = prefix or _prefix(text)
     for pattern, kind, reason in _COMMAND_FAILURES:
-        if pattern.search(text):
+        found = pattern.search(text)
+        # crun may have put the container's working directory before the name
+        if found and (found.groupdict().get("name") or command).endswith(command):
             if not command:  # crun takes "" for the directory that it searches
                 kind = CommandNotFound
             if kind is CommandNotFound and "/" not in command:
                 reason = "executable file not found in $PATH"
-            return kind(f'{_PREFIX}exec: "{command}": {reason.format(command=command)}')
+            return kind(f'{prefix}exec: "{command}": {reason.format(command=command)}')
     last = text.rpartition("\n")[2]  # what stands before it are warnings
-    return RuntimeFailed(_PREFIX + (last or "it failed without a word; the journal or dmesg may tell more"))
+    return RuntimeFailed(prefix + (last or "it failed without a word; the journal or dmesg may tell more"))
 
 
-_PREFIX = "failed to create task for container: OCI runtime create failed: crun: "
+def _prefix(text: str) -> str:
+    runtime = "runc" if text.startswith(_RUNC) else "crun"
+    return f"failed to create task for container: OCI runtime create failed: {runtime}: "
+
+
+_RUNC = "runc create failed: "
 _MISSING = "stat {command}: no such file or directory"
+_NO_FILE = "is a directory or no regular file: permission denied"
+_OPEN = r"(?:open executable|cannot open `(?P<name>.*)`): "
 
 
 def _says(pattern: str) -> re.Pattern[str]:
     return re.compile("^" + pattern, re.MULTILINE | re.DOTALL)  # a command may hold newlines
 
 
+# Up to 1.8 (Debian 12) crun says "open executable" and no name, later versions "cannot open" and one, which they say
+# of other files too.
 _COMMAND_FAILURES: Sequence[tuple[re.Pattern[str], type[PydockerdError], str]] = (
-    (_says(r"executable file `.*` not found in \$PATH"), CommandNotFound, _MISSING),
-    (_says(r"open executable: (Not a directory|Invalid argument|No such file)"), CommandNotFound, _MISSING),
-    (_says(r"open executable: Permission denied"), CommandNotExecutable, "permission denied"),
+    (_says(r"executable file `.*` not found"), CommandNotFound, _MISSING),
+    (_says(r"cannot find `(?P<name>.*)` in \$PATH"), CommandNotFound, _MISSING),
+    (_says(_OPEN + r"(Not a directory|Invalid argument|No such file)"), CommandNotFound, _MISSING),
+    (_says(_OPEN + r"Permission denied"), CommandNotExecutable, "permission denied"),
+    (_says(r"the path `(?P<name>.*)` exists but it is not executable"), CommandNotExecutable, "permission denied"),
+    (_says(r"open executable: Operation not permitted"), CommandNotExecutable, _NO_FILE),
+    (_says(r"runc create failed: .*: executable file not found in \$PATH"), CommandNotFound, _MISSING),
+    (_says(r"runc create failed: .*exec: .*: (no such file or directory|not a directory)"), CommandNotFound, _MISSING),
+    (_says(r"runc create failed: .*exec: .*: permission denied"), CommandNotExecutable, "permission denied"),
+    (_says(r"the path `(?P<name>.*)` is not a regular file"), CommandNotExecutable, _NO_FILE),
     (
-        _says(r"open executable: Operation not permitted"),
-        CommandNotExecutable,
-        "is a directory or no regular file: permission denied",
-    ),
-    (
-        _says(r"open executable: Too many levels"),
+        _says(_OPEN + r"Too many levels"),
         CommandNotExecutable,
         "too many levels of symbolic links: permission denied",
     ),
@@ -146,13 +179,18 @@ _COMMAND_FAILURES: Sequence[tuple[re.Pattern[str], type[PydockerdError], str]] =
     ),
 )
 
+_LOGFMT = re.compile(r'time="[^"]*" level=(?P<level>\w+) msg="(?P<message>(?:\\.|[^"\\])*)".*')
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _messages(log_text: str) -> str:
-    """The lines of a log as plain text; of JSON lines, the errors alone."""
+    """The lines of a log as plain text; of JSON lines, and of runc's, the errors alone."""
     messages = []
     for line in _ANSI.sub("", log_text).split("\n"):
+        if found := _LOGFMT.fullmatch(line):  # runc's
+            if found["level"] == "error":
+                messages.append(re.sub(r"\\(.)", r"\1", found["message"]))
+            continue
         try:
             entry = json.loads(line)
         except ValueError:

@@ -9,8 +9,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dockerd_py.errors import BadParameter, NotSupported
+
+HOST_GATEWAY = "host-gateway"
 SYSTEMD_RESOLVED_UPSTREAM = Path("/run/systemd/resolve/resolv.conf")
 _STUB = "127.0.0.53"
 
@@ -29,23 +33,71 @@ def hostname(name: str) -> str:
     return name + "\n"
 
 
-def hosts(name: str = "", domain: str = "", addresses: tuple[str, ...] = ()) -> str:
-    """The text of /etc/hosts: loopback, and the container's own name at each address that it has."""
+def hosts(name: str = "", domain: str = "", addresses: tuple[str, ...] = (), extra: Iterable[str] = ()) -> str:
+    """The text of /etc/hosts: loopback, the container's own name at each address that it has, and ``extra``."""
     own = f"{name}.{domain} {name}" if domain else name
     lines = [*_LOOPBACK, *((address, own) for address in addresses if name)]
-    return "".join(f"{address}\t{names}\n" for address, names in lines)
+    return "".join(f"{address}\t{names}\n" for address, names in lines) + extra_hosts(extra)
 
 
-def resolv_conf(host: str, *, own_network: bool) -> str:
-    """The text of /etc/resolv.conf, from the host's.
+def extra_hosts(extra: Iterable[str]) -> str:
+    """Lines of /etc/hosts for "name:address" each, as `split_host` reads them."""
+    return "".join(f"{address}\t{name}\n" for name, address in map(split_host, extra))
+
+
+def split_host(text: str) -> tuple[str, str]:
+    """"name:address" as (name, address): the address may be one of IPv6, in brackets or not.  Raises BadParameter."""
+    name, colon, address = text.partition(":")
+    address = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    if not colon or not name or not address or any(c.isspace() or c == "#" for c in name):
+        raise BadParameter(f'bad format for add-host: "{text}": it must be NAME:ADDRESS')
+    if address == HOST_GATEWAY:
+        raise NotSupported(
+            f'the extra host "{text}" is not supported by this version: host-gateway needs a bridge to the host; '
+            "write the address itself"
+        )
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise BadParameter(f'invalid IP address in add-host: "{address}"') from None
+    return name, address
+
+
+def check_address(text: str) -> None:
+    """A name server's address, with the zone of a link-local one behind "%".  Raises BadParameter."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise BadParameter(f"{text} is not an ip address") from None
+
+
+def resolv_conf(
+    host: str,
+    *,
+    own_network: bool,
+    servers: Sequence[str] = (),
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> str:
+    """The text of /etc/resolv.conf, from the host's; what is given replaces the host's lines of its kind.
 
     With the host's network it is the host's.  In a network namespace of its own a container cannot reach name
-    servers on the host's loopback: their lines are left out.
+    servers on the host's loopback: their lines are left out.  A search of "." alone is none at all.
     """
-    if not own_network:
-        return host
-    kept = [line for line in host.splitlines() if not _is_loopback_server(line)]
-    return "".join(line + "\n" for line in kept)
+    lines = host.splitlines(keepends=True)
+    if own_network:
+        lines = [line for line in lines if not _is_loopback_server(line)]
+    given = {"nameserver": servers, "search": search, "options": options}
+    replaced = {keyword for keyword, values in given.items() if values}
+    if search:
+        replaced.add("domain")  # the older word for a search list of one
+    kept = [line for line in lines if not replaced.intersection(line.split()[:1])]
+    kept += [f"nameserver {server}\n" for server in servers]
+    if search and tuple(search) != (".",):
+        kept.append(f"search {' '.join(search)}\n")
+    if options:
+        kept.append(f"options {' '.join(options)}\n")
+    return "".join(line if line.endswith("\n") else line + "\n" for line in kept)
 
 
 def host_resolv_conf(path: Path = Path("/etc/resolv.conf"), upstream: Path = SYSTEMD_RESOLVED_UPSTREAM) -> str:

@@ -40,7 +40,7 @@ class Monitor:
 
     ``exited`` is done when the container has ended: with its record, or with None when the connection ended
     without one (the monitor has aborted a start, or was killed).  ``closed`` is done when the connection has ended,
-    after which the monitor has nothing left to do.
+    after which the monitor has nothing left to do.  ``on_event`` is called with every event about an exec.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -50,6 +50,7 @@ class Monitor:
         self._replies: dict[int, asyncio.Future[wire.Message]] = {}
         self._unsent: deque[tuple[wire.Message, tuple[int, ...]]] = deque()
         self.pid = 0
+        self.on_event: Callable[[wire.Message], None] = lambda message: None
         self.on_oom: Callable[[], None] = lambda: None
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.exited: asyncio.Future[ExitRecord | None] = self._loop.create_future()
@@ -143,6 +144,8 @@ class Monitor:
         elif event == "exit":
             if not self.exited.done():
                 self.exited.set_result(ExitRecord(**message))
+        elif event is not None:
+            self.on_event({"event": event, **message})
         elif "seq" in message:
             future = self._replies.get(message["seq"])
             if future is not None and not future.done():

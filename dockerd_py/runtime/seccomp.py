@@ -1,4 +1,4 @@
-"""The distribution's seccomp profile, as the OCI runtime wants it, and compiled.
+"""The distribution's seccomp profile as the OCI runtime wants it, and compiled; `seccomp_policy` makes it Docker's.
 
 The profile file has Docker's format: rules that hold for some architectures, capabilities or kernels only.
 `Profiles.get` picks those that hold here, once for each set of capabilities and version of the file.
@@ -18,12 +18,18 @@ import os
 import platform
 import re
 import threading
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dockerd_py.errors import BadParameter
+from dockerd_py.runtime.seccomp_policy import tighten
+
 DEFAULT_PATH = Path("/usr/share/containers/seccomp.json")
+
+GIVEN_KEPT = 16
 
 Section = dict[str, Any]  # the OCI specification's linux.seccomp
 
@@ -82,6 +88,7 @@ class Profiles:
         self._lock = threading.Lock()
         self._version: tuple[int, int, int] | None = None
         self._made: dict[frozenset[str], Profile] = {}
+        self._given: OrderedDict[tuple[str, frozenset[str]], Profile] = OrderedDict()
 
     def get(self, capabilities: Collection[str]) -> Profile:
         """The profile for a container with these capabilities; read again when the file has changed.
@@ -103,9 +110,22 @@ class Profiles:
                 self._made[key] = self._make(key)
             return self._made[key]
 
+    def given(self, text: str, capabilities: Collection[str]) -> Profile:
+        """The profile that a user wrote: JSON in Docker's format.  The last few are kept.
+
+        Raises BadParameter where it is none, or where libseccomp refuses it.
+        """
+        key = text, frozenset(capabilities)
+        with self._lock:
+            if key not in self._given:
+                self._given[key] = _given(text, key[1])
+                while len(self._given) > GIVEN_KEPT:
+                    self._given.popitem(last=False)
+            return self._given[key]
+
     def _make(self, capabilities: frozenset[str]) -> Profile:
         try:
-            document = json.loads(self.path.read_bytes())
+            document = tighten(json.loads(self.path.read_bytes()))
             section = translate(document, capabilities, go_architecture(), kernel_version())
         except OSError as error:
             return _without(self.path, error.strerror or str(error))
@@ -115,6 +135,19 @@ class Profiles:
             return Profile(section, compile_section(section))
         except OSError as error:
             return Profile(section, None, f"the seccomp profile is compiled anew at each start: {error}")
+
+
+def _given(text: str, capabilities: frozenset[str]) -> Profile:
+    try:
+        section = translate(json.loads(text), capabilities, go_architecture(), kernel_version())
+        if section.get("flags"):
+            return Profile(section)  # they are the runtime's to set, so it compiles the rest, too
+        return Profile(section, compile_section(section))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise BadParameter(f"decoding the seccomp profile failed: not a seccomp profile ({what})") from error
+    except OSError as error:
+        raise BadParameter(f"the seccomp profile cannot be used: {error.filename or ''} {error.strerror}") from error
 
 
 def translate(
@@ -138,7 +171,9 @@ def translate(
     if document.get("flags"):
         section["flags"] = list(document["flags"])
     section["syscalls"] = [
-        _rule(entry) for entry in document["syscalls"] if _holds(entry, frozenset(capabilities), architecture, kernel)
+        _rule(entry)
+        for entry in document.get("syscalls") or ()
+        if _holds(entry, frozenset(capabilities), architecture, kernel)
     ]
     return section
 

@@ -7,7 +7,7 @@ filesystem, and a line that makes no sense is passed over.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dockerd_py import confined
@@ -53,6 +53,14 @@ def resolve(root: confined.Root, spec: str) -> User:
     elif entry is not None:
         groups = {one.gid for one in _groups(root) if entry.name in one.members}
     return User(uid, gid, tuple(sorted(groups | {gid})), home)
+
+
+def group_ids(root: confined.Root, names: Iterable[str]) -> tuple[int, ...]:
+    """The numbers of groups that a container's process is to be in beside its own, each a name or a number.
+
+    Raises BadParameter for a name without an entry, or a number above 2147483647.
+    """
+    return tuple(_group(root, name) for name in names)
 
 
 @dataclass(frozen=True)

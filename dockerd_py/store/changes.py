@@ -1,20 +1,25 @@
 """What a container changed against its image: Docker's kinds, paths and order.
 
-Two ways lead there.  A layer of overlayfs holds what was changed and nothing else, with marks for what is gone; a
-driver that copies holds everything, and the two trees are compared.  Both give the same list, by Docker's rule: a
-file is modified when its type, mode, owner, device number, size, time or extended attributes differ; a directory
-when its mode, owner or attributes do, or when anything in it is listed; of what was added, everything is listed, of
-what was deleted only the topmost.
+Two ways lead there.  A layer of overlayfs or aufs holds what was changed and nothing else, with marks for what is
+gone (`below` tells how the layers under it look together); a driver that copies holds everything, and the two trees
+are compared.  All give the same list, by Docker's rule: a file is modified when its type, mode, owner, device number,
+size, time or extended attributes differ; a directory when its mode, owner or attributes do, or when anything in it is
+listed; of what was added, everything is listed, of what was deleted only the topmost.
 
-The trees are walked by descriptors: a container that runs may swap a directory for a link, and gains nothing by it.
+The container's tree is walked by descriptors: one that runs may swap a directory for a link, and gains nothing by it.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+from dockerd_py.store.archive.treetar import kept_xattrs
+from dockerd_py.store.below import Below, Marks, open_directory, read
+
+__all__ = ["ADDED", "DELETED", "MODIFIED", "SAME", "Change", "Marks", "changes"]
 
 MODIFIED = 0
 ADDED = 1
@@ -25,11 +30,6 @@ SAME = 3
 MADE_FOR_MOUNTS = frozenset(("proc", "dev", "sys", "etc/hostname", "etc/hosts", "etc/resolv.conf"))
 """What the runtime puts into a root filesystem so that something can be mounted there: no change of the user's."""
 
-KEPT_XATTRS = ("user.", "security.capability", "system.posix_acl_")
-OPAQUE_XATTR = "trusted.overlay.opaque"
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
 
 class Change(NamedTuple):
     """``path`` relative to the root.  ``opaque``: a directory that hides what the image has in it."""
@@ -39,127 +39,86 @@ class Change(NamedTuple):
     opaque: bool = False
 
 
-def changes(upper: str, lower: str | None, *, layer: bool) -> list[Change]:
-    """The changes in the directory ``upper`` against ``lower`` (None: an empty one), parents before children.
+def changes(upper: str, lowers: Sequence[str], marks: Marks) -> list[Change]:
+    """The changes in the directory ``upper`` against ``lowers`` (the topmost first), parents before children.
 
-    layer: ``upper`` is a layer of overlayfs, else it is a whole tree.  Raises OSError.
+    With Marks.NONE, ``upper`` is a whole tree, and so is each of ``lowers``.  Raises OSError.
     """
-    upper_fd = os.open(upper, _DIRECTORY)
-    lower_fd = None if lower is None else os.open(lower, _DIRECTORY)
+    upper_fd = open_directory(upper)
+    lower_fds = [open_directory(lower) for lower in lowers]
     try:
-        return list(_Walk(layer).directory(upper_fd, lower_fd, "", hides=not layer))
+        below = Below(tuple(lower_fds), "", marks) if lower_fds else None
+        return list(_Walk(marks).directory(upper_fd, below, "", hides=marks is Marks.NONE))
     finally:
-        os.close(upper_fd)
-        if lower_fd is not None:
-            os.close(lower_fd)
+        for fd in (upper_fd, *lower_fds):
+            os.close(fd)
 
 
 class _Walk:
-    def __init__(self, layer: bool) -> None:
-        self._layer = layer
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+        self._layer = marks is not Marks.NONE
 
-    def directory(self, upper: int, lower: int | None, path: str, *, hides: bool) -> Iterator[Change]:
+    def directory(self, upper: int, below: Below | None, path: str, *, hides: bool) -> Iterator[Change]:
         """What differs inside.  ``hides``: what is not in ``upper`` is gone, not shining through."""
-        here = _entries(upper)
-        there = {} if lower is None else _entries(lower)
-        for name in sorted(here.keys() | there.keys()):
-            below = f"{path}/{name}" if path else name
-            new, old = here.get(name), there.get(name)
-            if new is None or (self._layer and _is_whiteout(new)):
-                if old is not None and (hides or new is not None):
-                    yield Change(below, DELETED)
+        here = read(upper, self._marks)
+        hides = hides or here.opaque
+        there = below.entries() if below is not None and hides else None
+        for name in sorted(here.entries.keys() | (here.gone if there is None else there.keys())):
+            inner = f"{path}/{name}" if path else name
+            new = here.entries.get(name)
+            old = there.get(name) if there is not None else below.find(name) if below is not None else None
+            if new is None:
+                if old is not None:
+                    yield Change(inner, DELETED)
                 continue
-            if old is None and below in MADE_FOR_MOUNTS and _is_bare(upper, name, new):
+            if old is None and inner in MADE_FOR_MOUNTS and _is_bare(upper, name, new):
                 continue
-            yield from self._entry(upper, lower, name, below, new, old, hides)
+            yield from self._entry(upper, below, name, inner, new, old, hides)
 
     def _entry(
         self,
         upper: int,
-        lower: int | None,
+        below: Below | None,
         name: str,
         path: str,
         new: os.stat_result,
         old: os.stat_result | None,
         hides: bool,
     ) -> Iterator[Change]:
-        is_directory = stat.S_ISDIR(new.st_mode)
-        differs = old is None or _differ(new, old) or _xattrs(upper, name) != _xattrs(lower, name)
-        kind = ADDED if old is None else MODIFIED if differs else SAME
-        if not is_directory:
+        kind = ADDED if old is None else MODIFIED if self._differs(upper, below, name, new, old) else SAME
+        if not stat.S_ISDIR(new.st_mode):
             if kind != SAME or (hides and self._layer):
                 yield Change(path, kind)
             return
-        opaque = self._layer and not hides and _is_opaque(upper, name)
-        inside = self._inside(upper, lower, name, path, old, hides or opaque)
+        upper_fd = open_directory(name, upper)
+        try:
+            opaque = self._layer and not hides and self._marks.is_opaque(upper_fd)
+            was_directory = below is not None and old is not None and stat.S_ISDIR(old.st_mode)
+            inner = below.directory(name) if was_directory and below is not None else None
+            inside = list(self.directory(upper_fd, inner, path, hides=hides or opaque))
+        finally:
+            os.close(upper_fd)
         if kind == SAME and any(change.kind != SAME for change in inside):
             kind = MODIFIED
         if path == "etc" and kind == ADDED and not inside and _made_for_mounts(upper, name):
             return
         if kind != SAME or inside or (hides and self._layer):
-            yield Change(path, kind, opaque and old is not None and stat.S_ISDIR(old.st_mode))
+            yield Change(path, kind, opaque and was_directory)
             yield from inside
 
-    def _inside(
-        self, upper: int, lower: int | None, name: str, path: str, old: os.stat_result | None, hides: bool
-    ) -> list[Change]:
-        upper_fd = os.open(name, _DIRECTORY, dir_fd=upper)
-        lower_fd = None
-        try:
-            if old is not None and stat.S_ISDIR(old.st_mode):
-                lower_fd = os.open(name, _DIRECTORY, dir_fd=lower)
-            return list(self.directory(upper_fd, lower_fd, path, hides=hides))
-        finally:
-            os.close(upper_fd)
-            if lower_fd is not None:
-                os.close(lower_fd)
-
-
-def kept_xattrs(fd: int | None, name: str = "") -> dict[str, bytes]:
-    """The extended attributes of ``name`` in the directory ``fd`` (of ``fd`` itself for "") that a layer carries."""
-    # There is no listxattrat(2); what /proc shows of a directory's descriptor is that directory.
-    path = f"/proc/self/fd/{fd}/{name}" if name else f"/proc/self/fd/{fd}"
-    try:
-        names = os.listxattr(path, follow_symlinks=not name)
-        return {
-            each: os.getxattr(path, each, follow_symlinks=not name)
-            for each in sorted(names)
-            if each.startswith(KEPT_XATTRS)
-        }
-    except OSError:
-        return {}  # a file system without them, or a file that has just gone
-
-
-_xattrs = kept_xattrs
-
-
-def _entries(fd: int) -> dict[str, os.stat_result]:
-    found = {}
-    with os.scandir(fd) as entries:
-        for entry in entries:
-            try:
-                found[entry.name] = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # gone since
-    return found
-
-
-def _differ(new: os.stat_result, old: os.stat_result) -> bool:
-    if (new.st_mode, new.st_uid, new.st_gid, new.st_rdev) != (old.st_mode, old.st_uid, old.st_gid, old.st_rdev):
-        return True
-    # The time and size of a directory say how it is stored.
-    return not stat.S_ISDIR(new.st_mode) and (new.st_size, new.st_mtime_ns) != (old.st_size, old.st_mtime_ns)
-
-
-def _is_whiteout(info: os.stat_result) -> bool:
-    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
-
-
-def _is_opaque(parent: int, name: str) -> bool:
-    try:
-        return os.getxattr(f"/proc/self/fd/{parent}/{name}", OPAQUE_XATTR, follow_symlinks=False) == b"y"
-    except OSError:
-        return False
+    def _differs(
+        self, upper: int, below: Below | None, name: str, new: os.stat_result, old: os.stat_result
+    ) -> bool:
+        if (new.st_mode, new.st_uid, new.st_gid, new.st_rdev) != (old.st_mode, old.st_uid, old.st_gid, old.st_rdev):
+            return True
+        # The time and size of a directory say how it is stored.
+        if not stat.S_ISDIR(new.st_mode) and (new.st_size, new.st_mtime_ns) != (old.st_size, old.st_mtime_ns):
+            return True
+        # In a snapshot, what nobody touched has the very inode that it had; no two files of copies do.
+        if not self._layer and (new.st_ino, new.st_ctime_ns) == (old.st_ino, old.st_ctime_ns):
+            return False
+        return below is not None and kept_xattrs(upper, name) != below.xattrs(name)
 
 
 def _is_bare(parent: int, name: str, info: os.stat_result) -> bool:
@@ -175,7 +134,7 @@ def _made_for_mounts(parent: int, name: str) -> bool:
 
 
 def _names(parent: int, name: str) -> list[str]:
-    fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    fd = open_directory(name, parent)
     try:
         return os.listdir(fd)
     finally:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dockerd_py.store.archive.helpers import answer, helper
+from dockerd_py.store.archive.helper import answer, helper
 from dockerd_py.store.layers import RwView
 
 
 async def changes(view: RwView) -> list[tuple[str, int]]:
     """Absolute paths with their kinds (see `store.changes`), parents before children.  Raises StoreError."""
-    result = await answer("layertar", _arguments(view, tar=False))
+    result = await answer("layertar", _arguments(view, tar=False), doing="cannot compare the container with its image")
     return [(f"/{path}", kind) for path, kind in result["changes"]]
 
 
@@ -25,7 +25,8 @@ async def layer(view: RwView) -> AsyncIterator[AsyncGenerator[bytes, None]]:
     read: the helper begins while whoever reads it is still at its own preparations.
     """
     stack = AsyncExitStack()
-    beginning = asyncio.ensure_future(stack.enter_async_context(helper("layertar", _arguments(view, tar=True))))
+    writing = helper("layertar", _arguments(view, tar=True), doing="cannot make a layer of the container's files")
+    beginning = asyncio.ensure_future(stack.enter_async_context(writing))
 
     async def tar() -> AsyncGenerator[bytes, None]:
         one = await asyncio.shield(beginning)
@@ -48,7 +49,7 @@ class Root:
 
     path: Path
     mounts: tuple[tuple[str, str, bool], ...]
-    """(source on the host, target in the container, read-only), parents before what lies in them."""
+    """(source on the host, target in the container, read-only), in any order."""
 
 
 @asynccontextmanager
@@ -90,6 +91,6 @@ def _arguments(view: RwView, *, tar: bool) -> dict[str, Any]:
         "home": str(view.home),
         "upper": view.upper,
         "lowers": list(view.lowers),
-        "layer": view.is_layer,
+        "marks": view.marks.value,
         "tar": tar,
     }

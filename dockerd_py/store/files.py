@@ -64,3 +64,9 @@ def store_error(doing: str, error: OSError) -> StoreError:
     if error.errno in _FULL:
         return StoreError(f"{doing}: no space left on the disk{where}; free some and try again")
     return StoreError(f"{doing}: {error.strerror or error}{where}")
+
+
+def shown(path: Path | str) -> str:
+    """A path on one line, whatever is in it."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)

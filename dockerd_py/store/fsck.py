@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dockerd_py.errors import StoreError
-from dockerd_py.store import mounts
+from dockerd_py.store import fsck_volumes, mounts
 from dockerd_py.store.containers import READY
 from dockerd_py.store.drivers.base import TRASH, Driver
 from dockerd_py.store.drivers.choose import DRIVERS, PROBE_PREFIX
-from dockerd_py.store.files import store_errors
-from dockerd_py.store.layers import chain_id
+from dockerd_py.store.files import shown, store_errors
+from dockerd_py.store.layer_ids import chain_id
 from dockerd_py.store.migrations import MIGRATIONS
+from dockerd_py.store.recovery import TEMPORARY
 
 Report = Callable[[str], None]
 
@@ -42,6 +43,7 @@ def check(root: Path, database: str, report: Report) -> set[str]:
         containers: set[str] = set()
         owners: set[Path] = set()
         if connection is not None:
+            fsck_volumes.check(connection, root, report)
             containers = {row["id"] for row in connection.execute("SELECT id FROM containers")}
             for name in _drivers_in(connection):
                 if name in DRIVERS:
@@ -51,10 +53,15 @@ def check(root: Path, database: str, report: Report) -> set[str]:
                     owners |= _check_containers(connection, driver, report)
                 else:
                     report(f"the database has rows of the storage driver {name!r}, which this version does not have")
+        else:
+            fsck_volumes.check(None, root, report)
         for driver in used.values():
             _check_directories(connection, driver, report)
     for path in sorted(root.glob(PROBE_PREFIX + "*")):
         report(f"{shown(path)}: left by the trial of a storage driver")
+    with store_errors(f"cannot read {root / TEMPORARY}"):
+        for path in sorted((root / TEMPORARY).iterdir()) if (root / TEMPORARY).is_dir() else ():
+            report(f"{shown(path)}: a temporary file of a daemon that was killed")
     for point in mounts.mounts_below(root):
         path = Path(point.path)
         inside = path.relative_to(root.resolve()).parts
@@ -62,12 +69,6 @@ def check(root: Path, database: str, report: Report) -> set[str]:
         if inside[0] in DRIVERS and len(inside) > 1 and path not in owners:
             report(f"{shown(path)}: a mount that belongs to no container")
     return containers
-
-
-def shown(path: Path | str) -> str:
-    """A path on one line, whatever is in it."""
-    text = os.fspath(path)
-    return text if text.isprintable() else repr(text)
 
 
 @contextlib.contextmanager

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import contextlib
 import hashlib
 import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, NoSuchImage
-from dockerd_py.store import image_config, reference
-from dockerd_py.store.archive.layertar import EMPTY_DIFF_ID
+from dockerd_py.errors import BadParameter, Conflict, NoSuchImage
+from dockerd_py.store import image_config, layer_ids, reference
+from dockerd_py.store.archive.header import EMPTY_DIFF_ID
 from dockerd_py.store.db import Database
+from dockerd_py.store.graph import Graph
 from dockerd_py.store.holds import check_ready
-from dockerd_py.store.layers import Layer, LayerStore
+from dockerd_py.store.image_index import ImageIndex, Name, StoredImage
+from dockerd_py.store.layer_ids import Layer
+from dockerd_py.store.layers import LayerStore
+from dockerd_py.store.removal import Rules, Wanted, first_year, today
 from dockerd_py.store.tasks import uninterrupted
 
 _LATEST = 2**63 - 1
@@ -33,28 +35,6 @@ Users = Callable[[str], Sequence[tuple[str, bool]]]
 
 Describe = Callable[[int, Sequence[str], bool], bytes]
 """From the time, all diff ids and whether the last layer is new to an image's configuration."""
-
-
-@dataclass(frozen=True)
-class StoredImage:
-    """One image with its names.  ``raw`` is its whole configuration, parsed; treat it as constant."""
-
-    id: str  # 64 hex digits
-    parent_id: str  # "" for none
-    created: int
-    size: int  # bytes of all its layers
-    tags: tuple[str, ...]  # "repo:tag", sorted
-    chain_id: str | None  # the topmost layer; None for an image without layers
-    raw: Mapping[str, Any]
-    driver: str
-
-    @property
-    def short_id(self) -> str:
-        return self.id[:12]
-
-    @property
-    def diff_ids(self) -> tuple[str, ...]:
-        return tuple(self.raw["rootfs"]["diff_ids"])
 
 
 @dataclass(frozen=True)
@@ -71,7 +51,7 @@ class NewImage:
 
     raw: bytes  # its configuration
     chain_id: str | None
-    names: tuple[tuple[str, str], ...]  # (repository, tag), checked
+    names: tuple[Name, ...]  # (repository, tag), checked
 
 
 class ImageStore:
@@ -81,28 +61,26 @@ class ImageStore:
         self._db = db
         self._layers = layers
         self._driver = driver
-        self._images: dict[str, StoredImage] = {}
-        self._tags: dict[tuple[str, str], str] = {}
+        self.index = ImageIndex(layers, driver)
+        self.graph = Graph(self.index, layers)
         self._changing = asyncio.Lock()
 
     async def load(self) -> None:
         """Read everything into memory."""
         images, tags = await self._db.run(self._read)
-        self._images = {image.id: image for image in images}
-        self._tags = tags
-        for image_id in set(tags.values()):
-            self._refresh(image_id)
+        self.index.load(images, tags)
 
     def list(self) -> builtins.list[StoredImage]:
         """All images, the newest first."""
-        return sorted(self._images.values(), key=lambda image: (-image.created, image.id))
+        return sorted(self.index.images.values(), key=lambda image: (-image.created, image.id))
 
     def get(self, ref: str) -> StoredImage:
         """The image that ``ref`` names: a full id, ``[sha256:]`` and the beginning of one, or ``repo[:tag]``.
 
-        A tag wins over an id that starts the same way.  Raises NoSuchImage, AmbiguousId, BadParameter.
+        A tag wins over an id that starts the same way.  The id may be a layer's, whole or from twelve digits on:
+        that is an image without name or settings.  Raises NoSuchImage, AmbiguousId, BadParameter.
         """
-        return self._resolve(ref)[0]
+        return self.index.get(ref)
 
     async def import_(
         self,
@@ -157,7 +135,7 @@ class ImageStore:
         *,
         parent_id: str,
         chain: str | None,
-        name: tuple[str, str] | None = None,
+        name: Name | None = None,
     ) -> StoredImage:
         """Make an image of one more layer, whose tar is ``source``, on ``chain``.
 
@@ -174,7 +152,7 @@ class ImageStore:
             raw = describe(created, diff_ids, layer is not None)
             image = StoredImage(
                 id=hashlib.sha256(raw).hexdigest(),
-                parent_id=parent_id if parent_id in self._images else "",
+                parent_id=parent_id if self.index.by_id(parent_id) else "",
                 created=created,
                 size=sum(one.size for one in self._layers.chain(chain)) + (layer.size if layer else 0),
                 tags=(),
@@ -199,7 +177,7 @@ class ImageStore:
         return await uninterrupted(self._add(images))
 
     async def configuration(self, image_id: str) -> bytes:
-        """An image's configuration: the bytes whose sha256 is its id.  Raises NoSuchImage."""
+        """The configuration of an image or a layer: the bytes whose sha256 is its id.  Raises NoSuchImage."""
 
         def read(connection: sqlite3.Connection) -> bytes | None:
             row = connection.execute(
@@ -209,7 +187,10 @@ class ImageStore:
 
         raw = await self._db.run(read)
         if raw is None:
-            raise NoSuchImage(image_id)
+            layer = self.index.by_id(image_id)
+            if layer is None:
+                raise NoSuchImage(image_id)
+            raw = layer_ids.configuration(layer.diff_ids)
         return raw
 
     def named(self, ref: str) -> builtins.list[tuple[StoredImage, tuple[str, ...]]]:
@@ -217,13 +198,13 @@ class ImageStore:
 
         No names where ``ref`` is an id.  Raises as ``get``.
         """
-        image, name = self._resolve_repository(ref)
+        image, name = self.index.resolve_repository(ref)
         if image is None:
             found: dict[str, list[str]] = {}
-            for (repo, tag), image_id in sorted(self._tags.items()):
+            for (repo, tag), image_id in sorted(self.index.tags.items()):
                 if repo == name:
                     found.setdefault(image_id, []).append(f"{repo}:{tag}")
-            return [(self._images[image_id], tuple(names)) for image_id, names in found.items()]
+            return [(self.index.images[image_id], tuple(names)) for image_id, names in found.items()]
         return [(image, (name,) if name else ())]
 
     async def tag(self, ref: str, repo: str, tag: str = "", *, force: bool = True) -> StoredImage:
@@ -240,63 +221,18 @@ class ImageStore:
         ref: str,
         users: Users,
         *,
-        force: bool = False,
+        force: bool | None = False,
         prune: bool = True,
+        rules: Rules = Rules.TODAY,
     ) -> builtins.list[ImageChange]:
         """Take a name away and, with the last one, the image; parents that nothing names follow (``prune``).
 
         Raises NoSuchImage, AmbiguousId, BadParameter, and Conflict in Docker's words when containers or other images
         stand on it.
         """
-        return await uninterrupted(self._remove(ref, users, force, prune))
+        return await uninterrupted(self._remove(ref, users, force, prune, rules))
 
     # Below
-
-    def _resolve(self, ref: str) -> tuple[StoredImage, tuple[str, str] | None]:
-        """The image, and the name if it was found by one."""
-        if reference.is_full_id(ref):
-            image = self._images.get(ref.removeprefix("sha256:"))
-            if image is None:
-                raise NoSuchImage(ref)
-            return image, None
-        parsed: reference.Reference | None = None
-        wrong: BadParameter | None = None
-        try:
-            parsed = reference.parse(ref)
-        except BadParameter as error:
-            wrong = error
-        if parsed is not None and not parsed.digest:
-            name = (parsed.repository, parsed.tag_or_default)
-            if name in self._tags:
-                return self._images[self._tags[name]], name
-        prefix = reference.id_prefix(ref)
-        if parsed is not None and not parsed.digest and prefix is None and (tag := reference.id_prefix(parsed.tag)):
-            # "repository:beginning of an id", as the first year allowed: an image with a name in that repository.
-            inside = {self._tags[name] for name in self._tags if name[0] == parsed.repository}
-            found = [self._images[each] for each in inside if each.startswith(tag)]
-            if len(found) > 1:
-                raise AmbiguousId(ref)
-            if found:
-                return found[0], None
-        if prefix:
-            found = [image for image in self._images.values() if image.id.startswith(prefix)]
-            if len(found) > 1:
-                raise AmbiguousId(ref)
-            if found:
-                return found[0], None
-        if wrong is not None:
-            raise wrong
-        assert parsed is not None
-        raise NoSuchImage(str(parsed) if parsed.tag or parsed.digest else f"{parsed}:{reference.DEFAULT_TAG}")
-
-    def _resolve_repository(self, ref: str) -> tuple[StoredImage | None, str]:
-        """(None, repository) for a bare name of one that has images, else an image and its name, "" for none."""
-        with contextlib.suppress(BadParameter):
-            parsed = reference.parse(ref)
-            if not (parsed.tag or parsed.digest) and any(repo == parsed.repository for repo, _ in self._tags):
-                return None, parsed.repository
-        image, name = self._resolve(ref)
-        return image, ":".join(name) if name else ""
 
     async def _add(self, new: Sequence[NewImage]) -> builtins.list[StoredImage]:
         def record(connection: sqlite3.Connection) -> builtins.list[StoredImage]:
@@ -324,112 +260,113 @@ class ImageStore:
         async with self._changing:
             images = await self._db.run(record)
             for image, each in zip(images, new, strict=True):
-                self._images.setdefault(image.id, image)
+                self.index.images.setdefault(image.id, image)
                 for name in each.names:
-                    self._retag(name, image.id)
-            return [self._images[image.id] for image in images]
+                    self.index.retag(name, image.id)
+            return [self.index.images[image.id] for image in images]
 
     async def _adopt(
         self,
         layer: Layer | None,
         record: Callable[[sqlite3.Connection, Layer | None], StoredImage],
-        name: tuple[str, str] | None,
+        name: Name | None,
     ) -> StoredImage:
         async with self._changing:
             if layer is None:
                 image = await self._db.run(lambda connection: record(connection, None))
             else:
                 image = await self._layers.adopt(layer, record)
-            self._images[image.id] = image
+            self.index.images[image.id] = image
             if name:
-                self._retag(name, image.id)
-            return self._images[image.id]
+                self.index.retag(name, image.id)
+            return self.index.images[image.id]
 
-    async def _tag(self, ref: str, name: tuple[str, str], force: bool) -> StoredImage:
+    async def _tag(self, ref: str, name: Name, force: bool) -> StoredImage:
         async with self._changing:
-            image = self.get(ref)
-            owner = self._tags.get(name)
+            image = self.index.get(ref)
+            owner = self.index.tags.get(name)
             if owner is not None and owner != image.id and not force:
                 raise Conflict(
                     f"Conflict: Tag {name[1]} is already set to image {owner}, if you want to replace it, "
                     "please use -f option",
                 )
-            await self._db.run(lambda connection: self._point(connection, name, image.id))
-            self._retag(name, image.id)
-            return self._images[image.id]
 
-    async def _remove(self, ref: str, users: Users, force: bool, prune: bool) -> builtins.list[ImageChange]:
+            def record(connection: sqlite3.Connection) -> None:
+                if image.id not in self.index.images:  # a layer: with a name, it is to be found in the database
+                    assert image.chain_id is not None
+                    check_ready(connection, self._driver, image.chain_id)
+                    self._insert(connection, image, layer_ids.configuration(image.diff_ids))
+                self._point(connection, name, image.id)
+
+            await self._db.run(record)
+            self.index.images.setdefault(image.id, image)
+            self.index.retag(name, image.id)
+            return self.index.images[image.id]
+
+    async def _remove(
+        self, ref: str, users: Users, force: bool | None, prune: bool, rules: Rules
+    ) -> builtins.list[ImageChange]:
+        index = self.index
         async with self._changing:
-            image, name = self._resolve(ref)
-            if name is None:
-                self._check_removal_by_id(image, users, force)
-                untag = [each for each, owner in self._tags.items() if owner == image.id]
-                delete = True
-            else:
-                containers = users(image.id)
-                if len(image.tags) == 1 and containers and not force:
-                    raise Conflict(
-                        f'conflict: unable to remove repository reference "{ref}" (must force) - container '
-                        f"{containers[0][0][:12]} is using its referenced image {image.short_id}",
-                    )
-                untag = [name]
-                # A name that goes while the image is held elsewhere leaves the image behind, nameless.
-                held = any(running for _, running in containers) or self._has_children(image)
-                delete = len(image.tags) == 1 and not held
-            doomed = [image] if delete else []
-            if delete and prune:
-                doomed += self._prunable_parents(image, users)
-            freed = await self._db.run(lambda connection: self._delete(connection, untag, doomed))
-            for each in untag:
-                del self._tags[each]
-            self._refresh(image.id)
+            image, name = index.resolve(ref)
+            children = self.graph.children()
+            local = any(other.parent_id == image.id for other in index.images.values())
+            wanted = Wanted(
+                ref=ref,
+                image=image,
+                name=name,
+                names=tuple(each for each, owner in index.tags.items() if owner == image.id),
+                is_recorded=image.id in index.images,
+                is_layer=index.is_layer(image),
+                has_children=local if rules is Rules.TODAY else children[image.id] > 0,
+                containers=users(image.id),
+                force=force,
+            )
+            plan = first_year(wanted) if rules is Rules.FIRST_YEAR else today(wanted)
+            lineage = [] if rules is Rules.TODAY else self.graph.lineage(image)
+            doomed = [image] if plan.delete else []
+            if plan.delete and prune:
+                doomed += self._prunable_parents(image, users, children)
+            freed = await self._db.run(lambda connection: self._delete(connection, plan.untag, doomed))
+            for each in plan.untag:
+                del index.tags[each]
+            if plan.untag:
+                index.refresh(image.id)
             for gone in doomed:
-                del self._images[gone.id]
+                del index.images[gone.id]
+        deleted = [gone.id for gone in doomed]
+        if rules is not Rules.TODAY:
+            deleted = self._gone(lineage, frozenset(deleted), users)
         await self._layers.drop(freed)
         return [
-            *(ImageChange(untagged=f"{repo}:{tag}") for repo, tag in sorted(untag)),
-            *(ImageChange(deleted=gone.id) for gone in doomed),
+            *(ImageChange(untagged=f"{repo}:{tag}") for repo, tag in sorted(plan.untag)),
+            *(ImageChange(deleted=each) for each in deleted),
         ]
 
-    def _check_removal_by_id(self, image: StoredImage, users: Users, force: bool) -> None:
-        containers = users(image.id)
-        for container, running in containers:
-            if running:
-                raise Conflict(
-                    f"conflict: unable to delete {image.short_id} (cannot be forced) - image is being used by "
-                    f"running container {container[:12]}",
-                )
-        if self._has_children(image):
-            raise Conflict(
-                f"conflict: unable to delete {image.short_id} (cannot be forced) - image has dependent child images",
-            )
-        if force:
-            return
-        if len(image.tags) > 1:
-            raise Conflict(
-                f"conflict: unable to delete {image.short_id} (must be forced) - image is referenced in multiple "
-                "repositories",
-            )
-        for container, _ in containers:
-            raise Conflict(
-                f"conflict: unable to delete {image.short_id} (must be forced) - image is being used by stopped "
-                f"container {container[:12]}",
-            )
+    def _gone(
+        self, lineage: Sequence[StoredImage], deleted: frozenset[str], users: Users
+    ) -> builtins.list[str]:
+        """Those of the lineage, from the top, that nobody sees any more."""
+        left = self.graph.nodes()
+        found = []
+        for image in lineage:
+            if image.id not in deleted and users(image.id):
+                break  # a container keeps this layer and those below it
+            if image.id not in left:
+                found.append(image.id)
+        return found
 
-    def _has_children(self, image: StoredImage) -> bool:
-        return any(other.parent_id == image.id for other in self._images.values())
-
-    def _prunable_parents(self, image: StoredImage, users: Users) -> builtins.list[StoredImage]:
+    def _prunable_parents(
+        self, image: StoredImage, users: Users, children: Mapping[str, int]
+    ) -> builtins.list[StoredImage]:
         """The parents, upwards, that have no name, no other child and no container."""
         parents: list[StoredImage] = []
         child = image
-        while (parent := self._images.get(child.parent_id)) is not None:
-            others = any(
-                other.parent_id == parent.id and other.id != child.id for other in self._images.values()
-            )
-            if parent.tags or others or users(parent.id):
+        while (parent := self.graph.parent(child)) is not None:
+            if parent.tags or children[parent.id] > 1 or users(parent.id):
                 break
-            parents.append(parent)
+            if parent.id in self.index.images:
+                parents.append(parent)
             child = parent
         return parents
 
@@ -440,7 +377,7 @@ class ImageStore:
             (self._driver, image.id, raw, image.created, image.parent_id or None, image.chain_id, image.size),
         )
 
-    def _point(self, connection: sqlite3.Connection, name: tuple[str, str], image_id: str) -> None:
+    def _point(self, connection: sqlite3.Connection, name: Name, image_id: str) -> None:
         connection.execute(
             "INSERT INTO tags (driver, repo, tag, image_id) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (driver, repo, tag) DO UPDATE SET image_id = excluded.image_id",
@@ -450,8 +387,8 @@ class ImageStore:
     def _delete(
         self,
         connection: sqlite3.Connection,
-        untag: builtins.list[tuple[str, str]],
-        doomed: builtins.list[StoredImage],
+        untag: Sequence[Name],
+        doomed: Sequence[StoredImage],
     ) -> builtins.list[str]:
         for repo, tag in untag:
             connection.execute(
@@ -466,7 +403,7 @@ class ImageStore:
     def _read(
         self,
         connection: sqlite3.Connection,
-    ) -> tuple[builtins.list[StoredImage], dict[tuple[str, str], str]]:
+    ) -> tuple[builtins.list[StoredImage], dict[Name, str]]:
         images = [
             StoredImage(
                 id=row["id"],
@@ -483,20 +420,8 @@ class ImageStore:
         tags = connection.execute("SELECT repo, tag, image_id FROM tags WHERE driver = ?", (self._driver,))
         return images, {(repo, tag): image_id for repo, tag, image_id in tags}
 
-    def _retag(self, name: tuple[str, str], image_id: str) -> None:
-        before = self._tags.get(name)
-        self._tags[name] = image_id
-        self._refresh(image_id)
-        if before is not None and before != image_id:
-            self._refresh(before)
 
-    def _refresh(self, image_id: str) -> None:
-        """Bring an image's tuple of names up to date."""
-        tags = sorted(f"{repo}:{tag}" for (repo, tag), owner in self._tags.items() if owner == image_id)
-        self._images[image_id] = replace(self._images[image_id], tags=tuple(tags))
-
-
-def parse_name(repo: str, tag: str) -> tuple[str, str] | None:
+def parse_name(repo: str, tag: str) -> Name | None:
     """The name to give, in its familiar form; None for no repository.  Raises BadParameter."""
     if not repo:
         if tag:

@@ -10,7 +10,6 @@ Functions that take a connection belong inside ``Database.run``; so a container'
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import sqlite3
@@ -22,30 +21,23 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from dockerd_py.errors import BadParameter, NotSupported, PydockerdError, StoreError
+from dockerd_py.errors import BadParameter, PydockerdError, StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.archive import outgoing, skeleton
-from dockerd_py.store.archive.client import unpack
+from dockerd_py.store.archive.client import Unpacked, unpack
+from dockerd_py.store.below import Marks
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, Whiteouts, new_cache_id
 from dockerd_py.store.files import store_errors
 from dockerd_py.store.holds import Holds, check_ready
+from dockerd_py.store.layer_ids import Layer, LayerIds, chain_id
 from dockerd_py.store.tasks import uninterrupted
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Layer:
-    """A read-only layer that is ready.  ``size``: bytes of the files that it brings."""
-
-    cache_id: str
-    chain_id: str
-    diff_id: str
-    parent_chain: str | None
-    size: int
+_MARKS = {Whiteouts.OVERLAY: Marks.OVERLAY, Whiteouts.AUFS: Marks.AUFS, Whiteouts.APPLY: Marks.NONE}
 
 
 @dataclass(frozen=True)
@@ -64,8 +56,8 @@ class RwView:
     home: Path
     upper: str
     lowers: tuple[str, ...]
-    is_layer: bool
-    """Whether ``upper`` holds only what was changed; else it is the whole tree, and ``lowers`` the one below."""
+    marks: Marks
+    """How ``upper`` marks what is gone; NONE: it is the whole tree, and ``lowers`` is the one below, if any."""
 
 
 class LayerStore:
@@ -74,6 +66,7 @@ class LayerStore:
     def __init__(self, db: Database, driver: Driver) -> None:
         self._db = db
         self._driver = driver
+        self.ids = LayerIds()
         self._layers: dict[str, Layer] = {}  # by chain id
         self._rw: dict[str, RwLayer] = {}  # by container id
         self._unadopted: set[str] = set()
@@ -85,6 +78,9 @@ class LayerStore:
         """Read what is ready into memory."""
         layers, rw = await self._db.run(self._read)
         self._layers = {layer.chain_id: layer for layer in layers}
+        self.ids = LayerIds()
+        for layer in layers:
+            self.ids.add(layer, self._layers)
         self._rw = {layer.container_id: layer for layer in rw}
 
     # Read-only layers
@@ -108,12 +104,7 @@ class LayerStore:
         cache_id = new_cache_id()
         self._unadopted.add(cache_id)
         try:
-            await self._db.run(lambda connection: self._intend(connection, cache_id, parent))
-            await self._driver.create(cache_id, parents)
-            result = await unpack(
-                source, self._driver.target(cache_id), self._driver.whiteouts, progress,
-                keep=self._driver.directory(cache_id),
-            )  # fmt: skip
+            result = await self._unpack(source, cache_id, parent, parents, progress)
             with store_errors("cannot write the layer to the disk"):
                 await asyncio.to_thread(mounts.sync_filesystem, self._driver.home)
             yield Layer(cache_id, chain_id(parent, result.diff_id), result.diff_id, parent, result.size)
@@ -221,6 +212,8 @@ class LayerStore:
         """Take away the bytes, then the rows, of layers that ``release`` has marked."""
         gone = set(cache_ids)
         if gone:
+            for layer in [layer for layer in self._layers.values() if layer.cache_id in gone]:
+                self.ids.remove(layer.chain_id)
             self._layers = {chain: layer for chain, layer in self._layers.items() if layer.cache_id not in gone}
             await self._discard(sorted(gone))
 
@@ -295,19 +288,14 @@ class LayerStore:
             await uninterrupted(self._let_go_rw(container_id))
 
     def view_rw(self, container_id: str) -> RwView:
-        """Where the container's changes, and what they are changes of, lie on the disk.
-
-        Raises NotSupported for a driver whose marks for what is gone are not known here.
-        """
-        if self._driver.whiteouts is Whiteouts.AUFS:
-            raise NotSupported("diff and commit are not supported with the storage driver aufs by this version")
+        """Where the container's changes, and what they are changes of, lie on the disk."""
         rw = self._need_rw(container_id)
         home = self._driver.home
-        is_layer = self._driver.whiteouts is Whiteouts.OVERLAY
+        marks = _MARKS[self._driver.whiteouts]
         parents = self._cache_ids(rw.parent_chain)
         lowers = tuple(os.path.relpath(self._driver.target(one), home) for one in parents)
         upper = os.path.relpath(self._driver.target(rw.cache_id), home)
-        return RwView(home, upper, lowers if is_layer else lowers[:1], is_layer)
+        return RwView(home, upper, lowers[:1] if marks is Marks.NONE else lowers, marks)
 
     def parent_chain(self, container_id: str) -> str | None:
         """The chain of read-only layers that the container's layer lies on."""
@@ -342,6 +330,40 @@ class LayerStore:
         )
         return [Layer(*row) for row in layers], [RwLayer(*row) for row in rw]
 
+    async def _unpack(
+        self,
+        source: AsyncIterator[bytes],
+        cache_id: str,
+        parent: str | None,
+        parents: tuple[str, ...],
+        progress: Callable[[int], None] | None,
+    ) -> Unpacked:
+        """Record and make a layer's directory while the helper that unpacks into it gets ready."""
+        made = asyncio.Event()
+
+        async def once_made() -> AsyncGenerator[bytes, None]:
+            await made.wait()
+            async for piece in source:
+                yield piece
+
+        unpacking = asyncio.create_task(
+            unpack(
+                once_made(),
+                self._driver.target(cache_id),
+                self._driver.whiteouts,
+                progress,
+                keep=self._driver.directory(cache_id),
+            )
+        )
+        try:
+            await self._db.run(lambda connection: self._intend(connection, cache_id, parent))
+            await self._driver.create(cache_id, parents)
+            made.set()
+            return await unpacking
+        finally:
+            unpacking.cancel()
+            await asyncio.gather(unpacking, return_exceptions=True)
+
     def _intend(self, connection: sqlite3.Connection, cache_id: str, parent: str | None) -> None:
         connection.execute(
             "INSERT INTO layers (cache_id, driver, parent_chain, state) VALUES (?, ?, ?, 'intended')",
@@ -367,6 +389,7 @@ class LayerStore:
 
         layer, value = await self._db.run(commit)
         self._layers[layer.chain_id] = layer
+        self.ids.add(layer, self._layers)
         if layer is mine:
             self._unadopted.discard(mine.cache_id)
         return value
@@ -455,10 +478,3 @@ class LayerStore:
 
     def _lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
-
-
-def chain_id(parent: str | None, diff_id: str) -> str:
-    """The OCI image specification's ChainID: names a layer together with all that lie below it."""
-    if parent is None:
-        return diff_id
-    return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()

@@ -16,8 +16,10 @@ from dockerd_py.errors import BadArchive
 from dockerd_py.store import layouts
 from dockerd_py.store.archive.spooled import Spooled, spooled
 from dockerd_py.store.holds import Holds
-from dockerd_py.store.images import ImageStore, NewImage, StoredImage
-from dockerd_py.store.layers import LayerStore, chain_id
+from dockerd_py.store.image_index import StoredImage
+from dockerd_py.store.images import ImageStore, NewImage
+from dockerd_py.store.layer_ids import chain_id
+from dockerd_py.store.layers import LayerStore
 
 Progress = Callable[[str, int, int], None]
 """(diff id, or "" while the archive comes in; bytes done; bytes in all, 0 for unknown)."""

@@ -73,4 +73,21 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE INDEX rw_layers_on_chain ON rw_layers (driver, parent_chain);
     """,
+    """
+    -- Volumes belong to no storage driver.  labels and options are JSON objects of strings.
+    CREATE TABLE volumes (
+        name    TEXT PRIMARY KEY,
+        labels  TEXT NOT NULL,
+        options TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        state   TEXT NOT NULL CHECK (state IN ('intended', 'ready', 'removing'))
+    ) WITHOUT ROWID;
+
+    CREATE TABLE volume_users (
+        container_id TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+        volume       TEXT NOT NULL REFERENCES volumes (name),
+        PRIMARY KEY (container_id, volume)
+    ) WITHOUT ROWID;
+    CREATE INDEX users_of_volume ON volume_users (volume);
+    """,
 )

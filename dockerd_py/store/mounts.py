@@ -34,6 +34,7 @@ class MountPoint:
     root: str
     path: str
     options: str
+    peers: tuple[str, ...]  # "shared:1", "master:2": mount_namespaces(7)
     filesystem: str
     source: str
     super_options: str
@@ -89,6 +90,7 @@ def _parse(line: bytes) -> MountPoint:
         root=_unescape(fields[3]),
         path=_unescape(fields[4]),
         options=_unescape(fields[5]),
+        peers=tuple(_unescape(field) for field in fields[6:dash]),
         filesystem=_unescape(filesystem),
         source=_unescape(source),
         super_options=_unescape(super_options),

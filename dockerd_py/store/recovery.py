@@ -23,6 +23,9 @@ from dockerd_py.store.layers import LayerStore
 
 TEMPORARY = "tmp"
 
+_ATTEMPTS = 5
+_PAUSE_SECONDS = 0.2
+
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +58,7 @@ async def recover(db: Database, driver: Driver, layers: LayerStore, root: Path) 
         for cache_id in sorted(directories):
             await driver.remove(cache_id)
         await asyncio.to_thread(_remove_probes, root)
-        await asyncio.to_thread(shutil.rmtree, root / TEMPORARY, ignore_errors=True)
+    await _empty(root / TEMPORARY)
     await layers.drop(await db.run(lambda connection: _forget(connection, driver.name, layers)))
     driver.trash.empty_soon()
     done = Recovered(plan.containers, len(plan.doomed), len(directories), unmounted)
@@ -112,6 +115,28 @@ def _unmount_strangers(driver: Driver, known: set[str]) -> int:
             mounts.unmount(point.path, mounts.MNT_DETACH | mounts.UMOUNT_NOFOLLOW)
             count += 1
     return count
+
+
+async def _empty(directory: Path) -> None:
+    """Delete what is in a directory of temporary files.  What cannot go is logged, and left to the next start."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            await asyncio.to_thread(_delete_contents, directory)
+            return
+        except OSError as error:
+            # A helper of a daemon that was killed may still be writing there for a moment.
+            if attempt == _ATTEMPTS:
+                log.warning("emptying %s: %s", directory, error)
+            else:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _delete_contents(directory: Path) -> None:
+    for entry in list(directory.iterdir()) if directory.is_dir() else ():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def _remove_probes(root: Path) -> None:

@@ -14,8 +14,10 @@ from contextlib import aclosing
 from typing import Any
 
 from dockerd_py.store.archive import header
-from dockerd_py.store.images import ImageStore, StoredImage
-from dockerd_py.store.layers import Layer, LayerStore
+from dockerd_py.store.image_index import StoredImage
+from dockerd_py.store.images import ImageStore
+from dockerd_py.store.layer_ids import CREATED, Layer
+from dockerd_py.store.layers import LayerStore
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -93,7 +95,8 @@ class Saver:
             if not names:
                 index.append(entry)
             if chain:
-                small.update(_first_year(image, chain))
+                ids = [self._layers.ids.of_chain(layer.chain_id) or "" for layer in chain]
+                small.update(_first_year(image, chain, ids))
                 for name in names:
                     repository, _, tag = name.rpartition(":")
                     repositories.setdefault(repository, {})[tag] = image.id
@@ -104,18 +107,12 @@ class Saver:
         return small, list(layers.values())
 
 
-def first_year_id(chain: str) -> str:
-    """The id of a layer that is no image's topmost, where every layer has to be an image: the same everywhere."""
-    return hashlib.sha256(f"layer {chain}".encode()).hexdigest()
-
-
-def _first_year(image: StoredImage, chain: Sequence[Layer]) -> dict[str, bytes | str]:
-    """A directory for each layer; the topmost one has the image's id."""
+def _first_year(image: StoredImage, chain: Sequence[Layer], ids: Sequence[str]) -> dict[str, bytes | str]:
+    """A directory for each layer, the lowest first; ``ids`` are theirs, and the topmost one has the image's."""
     found: dict[str, bytes | str] = {}
     parent = ""
-    for layer in chain:
+    for layer, identity in zip(chain, [*ids[:-1], image.id], strict=True):
         top = layer is chain[-1]
-        identity = image.id if top else first_year_id(layer.chain_id)
         config: dict[str, Any] = {"id": identity, "Size": layer.size}
         if parent:
             config["parent"] = parent
@@ -123,7 +120,7 @@ def _first_year(image: StoredImage, chain: Sequence[Layer]) -> dict[str, bytes |
         config.update({key: image.raw[key] for key in _OF_LAYER if top and image.raw.get(key)})
         config.update({key: image.raw[key] for key in _OF_IMAGE if top and image.raw.get(key)})
         if not top:
-            config["created"] = "1970-01-01T00:00:00Z"
+            config["created"] = CREATED
         found[f"{identity}/VERSION"] = b"1.0"
         found[f"{identity}/json"] = _dump(config)
         found[f"{identity}/layer.tar"] = f"../{_blob(layer.diff_id)}"

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dockerd_py.store.containers import READY, REMOVING, ContainerRow, ContainerTable
@@ -24,8 +26,26 @@ from dockerd_py.store.lock import take_root
 from dockerd_py.store.recovery import TEMPORARY, Recovered, recover
 from dockerd_py.store.save import Saver
 from dockerd_py.store.tasks import uninterrupted
+from dockerd_py.store.volume_mounts import VolumeMounts
+from dockerd_py.store.volumes import VolumeRow, VolumeStore
 
 DATABASE_NAME = "pydockerd.db"
+
+
+async def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class VolumesOfContainer:
+    """The volumes that a container is made with: those to be made with it, and the names of others.
+
+    ``fill`` puts into them what the image has; it is called once the container's layer can be mounted.
+    """
+
+    new: tuple[VolumeRow, ...] = ()
+    used: tuple[str, ...] = ()
+    fill: Callable[[], Awaitable[None]] = _nothing
 
 
 class Store:
@@ -40,6 +60,8 @@ class Store:
         self.loader = Loader(self.layers, self.images, root / TEMPORARY)
         self.saver = Saver(self.layers, self.images)
         self.containers = ContainerTable(db, driver.name)
+        self.volumes = VolumeStore(db, root)
+        self.volume_mounts = VolumeMounts(self.volumes)
         self._lock_fd = lock_fd
 
     @classmethod
@@ -80,61 +102,78 @@ class Store:
         done = await recover(self.db, self.driver, self.layers, self.root)
         await self.layers.load()
         await self.images.load()
+        await self.volumes.recover()
         return done
 
-    async def create_container(self, row: ContainerRow, chain: str | None) -> None:
-        """Record a container, make its layer on ``chain`` and set its phase to READY.
+    async def create_container(
+        self, row: ContainerRow, chain: str | None, volumes: VolumesOfContainer | None = None
+    ) -> None:
+        """Record a container, make its layer on ``chain`` and its volumes, and set its phase to READY.
 
-        Raises Conflict (the name is taken, the image is going away) and StoreError; nothing is left then.
+        Raises Conflict (the name is taken, the image is going away), StoreError, and what filling the volumes raises;
+        nothing is left then.
         """
-        await uninterrupted(self._create_container(row, chain))
+        await uninterrupted(self._create_container(row, chain, volumes or VolumesOfContainer()))
 
-    async def remove_container(self, container_id: str) -> None:
-        """Unmount and remove the container's layer, then its row.  Nothing happens if there is none.
+    async def remove_container(self, container_id: str, volumes: Iterable[str] = ()) -> list[str]:
+        """Unmount and remove the container's layer and those of ``volumes`` that no other container has, then the
+        rows.  Nothing happens if there is none.  Returns the volumes that are gone.
 
         The container must not run.  Raises StoreError; it may be repeated then.
         """
-        await uninterrupted(self._remove_container(container_id))
+        return await uninterrupted(self._remove_container(container_id, tuple(volumes)))
 
     async def close(self) -> None:
         """Finish what is under way and let go of the root.  Mounts stay."""
         await self.driver.trash.close()
+        await self.volumes.trash.close()
         await self.db.close()
         os.close(self._lock_fd)
 
-    async def _create_container(self, row: ContainerRow, chain: str | None) -> None:
+    async def _create_container(self, row: ContainerRow, chain: str | None, volumes: VolumesOfContainer) -> None:
         def plan(connection: sqlite3.Connection) -> RwLayer:
             self.containers.insert_in(connection, row)
+            self.volumes.plan_in(connection, row.id, volumes.new, volumes.used)
             return self.layers.plan_rw(connection, row.id, chain)
 
         def confirm(connection: sqlite3.Connection) -> None:
             self.layers.confirm_rw(connection, row.id)
+            self.volumes.confirm_in(connection, volumes.new)
             self.containers.set_phase_in(connection, row.id, READY)
 
         rw = await self.db.run(plan)
         try:
             await self.layers.make_rw(rw)
+            await self.volumes.make(volumes.new)
+            await volumes.fill()
             await self.db.run(confirm)
         except BaseException:
-            await self._remove_container(row.id)
+            await self._remove_container(row.id, tuple(one.name for one in volumes.new))
             raise
+        self.volumes.confirmed(row.id, volumes.new, volumes.used)
 
-    async def _remove_container(self, container_id: str) -> None:
-        def doom(connection: sqlite3.Connection) -> bool:
+    async def _remove_container(self, container_id: str, volumes: tuple[str, ...]) -> list[str]:
+        def doom(connection: sqlite3.Connection) -> list[str] | None:
             found = connection.execute(
                 "UPDATE containers SET phase = ? WHERE id = ?", (REMOVING, container_id),
             )
             self.layers.doom_rw(connection, container_id)
-            return found.rowcount > 0
+            return self.volumes.doom_in(connection, container_id, volumes) if found.rowcount else None
 
         def forget(connection: sqlite3.Connection) -> list[str]:
             freed = self.layers.forget_rw(connection, container_id)
+            self.volumes.forget_in(connection, container_id, doomed or ())
             self.containers.delete_in(connection, container_id)
             return freed
 
-        if await self.db.run(doom):
-            await self.layers.destroy_rw(container_id)
-            await self.layers.drop(await self.db.run(forget))
+        doomed = await self.db.run(doom)
+        if doomed is None:
+            return []
+        await self.layers.destroy_rw(container_id)
+        await self.volumes.discard(doomed)
+        await self.layers.drop(await self.db.run(forget))
+        self.volumes.forgotten(container_id, doomed)
+        return doomed
 
 
 def _remembered_driver(connection: sqlite3.Connection) -> str:

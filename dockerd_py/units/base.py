@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple, Protocol
 
 Kind = Literal["systemd", "cgroupfs"]
 
+DEFAULT_SLICE = "machine.slice"
+
 SCOPE_NAME = re.compile(r"container-[0-9a-f]{64}\.scope")
 
 # What a container may always do with devices, as systemd's DeviceAllow= spells it: see the standard files of
@@ -60,6 +62,7 @@ class Limits:
     blkio_write_bps: tuple[Rate, ...] = ()
     blkio_read_iops: tuple[Rate, ...] = ()
     blkio_write_iops: tuple[Rate, ...] = ()
+    oom_kill_disable: bool = False  # version 1 only: what wants too much memory waits instead of being killed
 
     @property
     def swap(self) -> int | None:
@@ -106,7 +109,7 @@ class ScopeSpec:
 
     name: str  # "container-<64 hex digits>.scope"
     description: str = ""
-    slice: str = "machine.slice"
+    slice: str = DEFAULT_SLICE
     limits: Limits = field(default_factory=Limits)
     kill_signal: int = signal.SIGTERM
     stop_timeout_usec: int = 10_000_000
@@ -138,6 +141,12 @@ class Units(Protocol):
 
     async def apply_run_limits(self, name: str, limits: Limits) -> None:
         """Put the pids and processor time limits in force: after the runtime's create, before its start."""
+
+    def groups_of(self, name: str, pid: int) -> list[str]:
+        """The ``cgroup.procs`` files by which a process joins every control group of ``pid``, a process of the scope.
+
+        (A container may have made groups of its own, and on version 2 its scope's own takes no process then.)
+        Raises NotRunning where ``pid`` is gone, or in no group of the scope."""
 
     async def change_limits(self, name: str, limits: Limits, before: Limits) -> None:
         """Turn the limits ``before`` of a running scope into ``limits``.

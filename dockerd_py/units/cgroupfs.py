@@ -58,6 +58,9 @@ class CgroupfsUnits:
     async def apply_run_limits(self, name: str, limits: Limits) -> None:
         await asyncio.to_thread(self._apply_run_limits, name, limits)
 
+    def groups_of(self, name: str, pid: int) -> list[str]:
+        return hierarchy.doors([group.hierarchy for group in self._groups], name, pid)
+
     async def change_limits(self, name: str, limits: Limits, before: Limits) -> None:
         await asyncio.to_thread(self._change, name, limits, before)
 

@@ -75,7 +75,7 @@ def device_rules(devices: tuple[tuple[str, str], ...]) -> Iterator[str]:
         elif device.startswith("/dev/"):
             yield from _rule_of_node(device, access)
         elif kind in ("char", "block") and group:
-            majors = ["*"] if group == "*" else _majors(kind, group)
+            majors = [group] if group == "*" or group.isdigit() else _majors(kind, group)
             yield from (f"{kind[0]} {major}:* {access}" for major in majors)
         else:
             raise BadParameter(f"invalid device {device!r}: use /dev/..., char-GROUP or block-GROUP")

@@ -41,6 +41,8 @@ def birth_files(limits: Limits, version: int, before: Limits | None = None) -> I
         if version == 2:
             raise NotSupported("memory swappiness cannot be set on control groups of version 2")
         yield File("memory", "memory.swappiness", str(limits.memory_swappiness), "memory swappiness")
+    if version == 1 and limits.oom_kill_disable != old.oom_kill_disable:
+        yield File("memory", "memory.oom_control", "1", "switching off of the OOM killer")
     if limits.cpu_shares != old.cpu_shares:
         shares = limits.cpu_shares or 1024
         if version == 1:

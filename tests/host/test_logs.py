@@ -137,3 +137,23 @@ def test_a_line_of_an_unprivileged_user_is_not_taken_for_the_containers(
     run("journalctl", "--sync")
     wait_until(lambda: "forged" in journal("-n", "50"), 10, "the forged line is in the journal")
     assert pydocker.out("logs", container) == "real"
+
+
+def test_the_journal_has_the_tag_the_labels_and_the_variables_that_were_asked_for(
+    api: Api, pydocker: Cli, busybox: str
+) -> None:
+    wanted = ["tag={{.Name}}", "labels=app-name", "env=TIER"]
+    options = [word for option in wanted for word in ("--log-opt", option)]
+    more = ["--name", "tagged", "-l", "app-name=web", "-e", "TIER=one"]
+    finish(api, make(pydocker, busybox, "echo hello", *options, *more))
+    (entry,) = journal_entries("-t", "tagged", "-u", "container-tagged")
+    assert (entry["CONTAINER_TAG"], entry["APP_NAME"], entry["TIER"]) == ("tagged", "web", "one")
+
+
+def test_syslog_reaches_the_host_s_own_socket(api: Api, pydocker: Cli, busybox: str) -> None:
+    options = ["--log-driver", "syslog", "--log-opt", "tag=by-syslog"]
+    container = make(pydocker, busybox, "echo over syslog", *options)
+    finish(api, container)
+    (entry,) = journal_entries("-t", "by-syslog")
+    assert (entry["MESSAGE"], entry["_TRANSPORT"], entry["SYSLOG_FACILITY"]) == ("over syslog", "syslog", "3")
+    assert pydocker.out("logs", container) == "over syslog"

@@ -68,7 +68,7 @@ def monitor_config(
             bundle=str(run),
             pid_file=str(run / "init.pid"),
             log=log,
-            console_socket=str(run / "console.sock") if tty else "",
+            console_socket="console.sock" if tty else "",
         ),
         "start": crun.start(container_id, log=log),
         "delete": crun.delete(container_id, force=True, log=log),

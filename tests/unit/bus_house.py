@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import MessageType
 from dbus_next.message import Message
@@ -175,6 +177,39 @@ async def client_of(bus: PrivateBus) -> AsyncIterator[Client]:
         connection.disconnect()
         connection._sock.close()
         connection._stream.close()
+
+
+async def refused(call: Awaitable[object]) -> BusError:
+    with pytest.raises(BusError) as raised:
+        await call
+    return raised.value
+
+
+async def until_calls(service: BusService, count: int) -> None:
+    """Wait until so many calls are under way.  One is so for a moment after its caller has the answer."""
+    session = service._session
+    assert session is not None
+    for _ in range(4000):
+        if session.calls.count() == count:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"{session.calls.count()} calls are under way, not {count}")
+
+
+async def traps_term(client: Client, path: str) -> None:
+    """Wait until the container's process catches or ignores SIGTERM (SigCgt, SigIgn: proc_pid_status(5))."""
+    pid = await client.get(path, "Pid")
+    for _ in range(4000):
+        if signal.SIGTERM in _handled(pid):
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"{path} neither catches nor ignores SIGTERM")
+
+
+def _handled(pid: int) -> set[int]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn:", "SigCgt:"))]
+    return {number for mask in masks for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

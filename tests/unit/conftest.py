@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from bus_house import House
 from daemons import Daemon
 
 
@@ -28,3 +29,18 @@ def own_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     yield one
     one.close()
     assert one.leftovers() == []
+
+
+@pytest.fixture(scope="module")
+def the_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    it = House(tmp_path_factory.mktemp("house"))
+    it.open()
+    yield it
+    it.close()
+
+
+@pytest.fixture
+def house(the_house: House) -> Iterator[House]:
+    """A daemon on a bus of its own, without a container.  Shared by a module's tests."""
+    yield the_house
+    the_house.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import os
 import signal
@@ -12,11 +13,16 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import wire
 from bundles import make_rootfs
 from wire import Reply, frames
+
+
+def spawn(argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(argv, stderr=log, env=environment, cwd="/")
 
 
 class Daemon:
@@ -30,7 +36,8 @@ class Daemon:
         self.pidfile = directory / "pid"
         self.log = directory / "daemon.log"
         self.flags = flags
-        self.process: subprocess.Popen[bytes] | None = None
+        self.spawn: Callable[[list[str], IO[bytes]], Any] = spawn
+        self.process: Any = None  # a subprocess.Popen, or what `spawn` returns
 
     def argv(self, *flags: str) -> list[str]:
         return [
@@ -40,31 +47,45 @@ class Daemon:
         ]
 
     def start(self, *flags: str) -> None:
+        self.launch(*flags)
+        assert self.await_ready(), self.log.read_text()[-10_000:]
+
+    def launch(self, *flags: str) -> None:
+        """Start it, and don't wait."""
         with open(self.log, "ab") as log:
-            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-            self.process = subprocess.Popen(self.argv(*flags), stderr=log, env=environment, cwd="/")
+            self.process = self.spawn(self.argv(*flags), log)
+
+    def await_ready(self) -> bool:
+        """False for a daemon that has ended instead."""
         until(lambda: self.ready() or self.process is None or self.process.poll() is not None, 30)
-        assert self.process.poll() is None, self.log.read_text()
+        return self.process is not None and self.process.poll() is None
 
     def ready(self) -> bool:
         try:
             return self.get("/_ping").status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the end of a daemon that somebody has killed; its exit code."""
+        assert self.process is not None
         code = self.process.wait(30)
         self.process = None
         return code
 
     def close(self) -> None:
-        """Remove every container and stop; what is left over afterwards is for the test to look at."""
+        """Remove every container and volume and stop; what is left over afterwards is for the test to look at."""
         if self.process is None or self.process.poll() is not None:
             self.start()
         for container in self.get("/containers/json?all=1").json:
             self.delete(f"/containers/{container['Id']}?force=1")
+        for volume in self.get("/volumes").json["Volumes"]:
+            self.delete(f"/volumes/{volume['Name']}")
         self.stop()
 
     def call(
@@ -181,7 +202,8 @@ class Daemon:
         for directory in (self.root / "containers", self.root / "spool", self.run / "containers", self.run / "runtime"):
             if directory.is_dir():
                 found += [str(path) for path in directory.iterdir()]
-        return found
+        volumes = self.root / "volumes"
+        return found + [str(path) for path in volumes.iterdir() if path.name != ".trash"]
 
 
 _tar: bytes = b""

@@ -123,6 +123,18 @@ def reap(pid: int, seconds: float = 20.0) -> tuple[int, list[int]]:
     raise AssertionError(f"the container's process {pid} did not end within {seconds} s")
 
 
+def reap_all(seconds: float = 20.0) -> None:
+    """Reap what has ended, or ends soon; fails for a child that lives on."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.002)
+        except ChildProcessError:
+            return
+    raise AssertionError(f"a child is still there after {seconds} s")
+
+
 @contextmanager
 def subreaper() -> Iterator[None]:
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

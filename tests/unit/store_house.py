@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import os
+import stat
 import tarfile
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -107,6 +109,28 @@ def tree(path: Path) -> set[str]:
     return {
         os.path.relpath(os.path.join(top, name), path) for top, dirs, files in os.walk(path) for name in (*dirs, *files)
     }
+
+
+def facts(top: Path) -> dict[str, tuple[object, ...]]:
+    """All that an archive should carry of a tree."""
+    found: dict[str, tuple[object, ...]] = {}
+    inodes: dict[int, str] = {}
+    for base, directories, files in os.walk(top):
+        for name in sorted((*directories, *files)):
+            path = os.path.join(base, name)
+            relative = os.path.relpath(path, top)
+            info = os.lstat(path)
+            if stat.S_ISREG(info.st_mode) and info.st_size < 1 << 25:
+                content: object = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            else:
+                content = os.readlink(path) if stat.S_ISLNK(info.st_mode) else info.st_rdev
+            first = inodes.setdefault(info.st_ino, relative)
+            xattrs = {key: os.getxattr(path, key, follow_symlinks=False) for key in sorted(os.listxattr(
+                path, follow_symlinks=False))}  # fmt: skip
+            mode = info.st_mode
+            size = 0 if stat.S_ISDIR(mode) else info.st_size
+            found[relative] = (mode, info.st_uid, info.st_gid, size, info.st_mtime_ns, content, first, str(xattrs))
+    return found
 
 
 def layer_directories(store: Store) -> set[str]:

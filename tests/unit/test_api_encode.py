@@ -15,17 +15,17 @@ from dockerd_py.api import encode, ports
 from dockerd_py.api.logframes import encoder
 from dockerd_py.api.ports import Port
 from dockerd_py.api.times import SECOND, duration, parse_time, rfc3339
+from dockerd_py.engine.isolation import Namespaces, Security
 from dockerd_py.engine.model import (
     STDERR,
     STDOUT,
-    Bind,
     ContainerConfig,
     HostConfig,
     LogRecord,
-    Mount,
     State,
     Status,
 )
+from dockerd_py.engine.mount_model import Bind, Mount, MountRequest
 from dockerd_py.errors import BadParameter
 
 NOW = (1, 43)
@@ -116,7 +116,7 @@ def test_inspect_shows_the_settings_as_they_were_given() -> None:
             binds=(Bind("/a", "/b"), Bind("/c", "/d", True)), memory=1 << 23, memory_swap=-1, pids_limit=5,
             network_mode="none", auto_remove=True, log_options={"tag": "x"},
         ),
-        mounts=(Mount("/c", "/d", True),),
+        mounts=(Mount("bind", "/c", "/d", True, mode="ro", propagation="rprivate"),),
         state=State(Status.RUNNING, pid=5, started_at=1_700_000_000_000_000_000),
     )  # fmt: skip
     result = encode.container_inspect(container, NOW)
@@ -144,11 +144,29 @@ def test_what_inspect_shows_can_be_sent_back_to_create() -> None:
 
     container = make_container(
         config=ContainerConfig(image="i", cmd=("a",), labels={"k": "v"}, exposed_ports=("80/tcp",), stop_timeout=4),
-        host=HostConfig(binds=(Bind("/c", "/d", True),), memory=1 << 23, log_driver="json-file", nano_cpus=7),
-    )
+        host=HostConfig(
+            binds=(Bind("/c", "/d", True, "ro,rslave", "rslave"), Bind("data", "/e", mode="nocopy", no_copy=True)),
+            mounts=(
+                MountRequest("bind", "/f", "/g", True, propagation="shared", non_recursive=True, create_source=True),
+                MountRequest("volume", "/h", "name", no_copy=True, labels={"a": "b"}, driver_options={"type": "nfs"}),
+                MountRequest("volume", "/i"),
+                MountRequest("tmpfs", "/j", size=1 << 20, mode=0o1700),
+            ),
+            volumes_from=("other:ro",),
+            tmpfs={"/k": "size=1m"},
+            shm_size=1 << 20,
+            memory=1 << 23,
+            log_driver="json-file",
+            nano_cpus=7,
+        ),
+    )  # fmt: skip
     result = json.loads(json.dumps(encode.container_inspect(container, NOW)))
     request = decode_create({**result["Config"], "HostConfig": result["HostConfig"]})
-    assert (request.config, request.host) == (container.config, container.host)
+    assert request.config == container.config
+    again = encode.container_inspect(replace(container, host=request.host), NOW)
+    assert json.loads(json.dumps(again)) == result
+    # some defaults are shown as such, and come back given
+    assert replace(request.host, namespaces=Namespaces(), security=Security(), runtime="") == container.host
 
 
 # Images
@@ -185,19 +203,19 @@ def frame(stream: int, data: bytes) -> bytes:
 
 def test_each_record_is_a_frame() -> None:
     expected = b"".join(frame(record.stream, record.data) for record in LINES)
-    assert encoder(framed=True, timestamps=False, details=False)(LINES) == expected
-    assert encoder(framed=False, timestamps=False, details=False)(LINES) == b"one\ntwo\npartial\nno end"
+    assert encoder(framed=True, timestamps=False)(LINES) == expected
+    assert encoder(framed=False, timestamps=False)(LINES) == b"one\ntwo\npartial\nno end"
 
 
 def test_a_line_has_its_time_once_and_with_nine_digits() -> None:
-    encode_ = encoder(framed=False, timestamps=True, details=False)
+    encode_ = encoder(framed=False, timestamps=True)
     assert encode_(LINES[:3]) + encode_(LINES[3:]) == (
         b"2023-11-14T22:13:20.000000001Z one\n"
         b"2023-11-14T22:13:21.500000000Z two\n"
         b"2023-11-14T22:13:22.000000000Z partial\n"
         b"2023-11-14T22:13:24.000000000Z no end"
     )
-    framed = encoder(framed=True, timestamps=True, details=True)(LINES[:1])
+    framed = encoder(framed=True, timestamps=True, details=b" ")(LINES[:1])
     assert framed == frame(STDOUT, b"2023-11-14T22:13:20.000000001Z  one\n")
 
 

@@ -12,6 +12,8 @@ import pytest
 from cli_daemon import Daemon, reply
 
 from dockerd_py.cli import commands
+from dockerd_py.cli.command import Command
+from dockerd_py.cli.group import Group
 from dockerd_py.cli.main import FLAGS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -33,6 +35,15 @@ def test_the_manual_has_each_command_with_its_flags(name: str) -> None:
     command = commands.find(name)
     assert command is not None
     assert command.name == name
+    if isinstance(command, Group):
+        for word, member in command.members.items():
+            assert member.name == f"{name} {word}"
+            compare_with_manual(member.name, member)
+    else:
+        compare_with_manual(name, command)
+
+
+def compare_with_manual(name: str, command: Command) -> None:
     text = section(name)
     assert f"pydocker {name} {command.signature}".rstrip() in text
     listed = set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z-]*", "\n".join(re.findall(r"^\.TP\n(.*)", text, re.MULTILINE))))
@@ -63,6 +74,7 @@ def completed(tmp_path: Path) -> object:
     program.chmod(0o755)
     answers = {
         "GET /containers/json": reply([{"Id": "0" * 64, "Names": ["/web"], "Image": "i", "Created": 1}]),
+        "GET /volumes": reply({"Volumes": [{"Name": "data", "Driver": "local"}]}),
         "GET /images/json": reply([{"Id": "1" * 64, "RepoTags": ["busybox:latest"], "Created": 1, "Size": 1}]),
     }
 
@@ -99,11 +111,19 @@ def completed(tmp_path: Path) -> object:
         (["pydocker", "history", "b"], ["busybox:latest"]),
         (["pydocker", "run", "--net"], ["--net", "--network", "--networking"]),
         (["pydocker", "run", "--network", "h"], ["host"]),
+        (["pydocker", "run", "--pid", "c"], ["container:web"]),
+        (["pydocker", "run", "--cap-add", "SYS_T"], ["SYS_TIME", "SYS_TTY_CONFIG"]),
+        (["pydocker", "run", "--ipc", "s"], ["shareable"]),
+        (["pydocker", "stop", "--signal", "H"], ["HUP"]),
         (["pydocker", "run", "-it", "--name", "x", ""], ["busybox:latest"]),
         (["pydocker", "run", "busybox", "-"], []),
         (["pydocker", "stop", "-t", "3", "w"], ["web"]),
         (["pydocker", "inspect", ""], ["web", "busybox:latest"]),
         (["pydocker", "rm", "web", "--v"], ["--volumes"]),
+        (["pydocker", "volume", "p"], ["prune"]),
+        (["pydocker", "volume", "rm", ""], ["data"]),
+        (["pydocker", "volume", "inspect", "--f"], ["--format"]),
+        (["pydocker", "volume", "create", "-d"], ["-d"]),
     ],
 )
 def test_the_completion_offers_what_fits(completed: object, words: list[str], offered: list[str]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dockerd_py.cli.errors import CliError, UsageError
-from dockerd_py.cli.options import RUN_FLAGS, Settings, parse_publish, parse_volume, settings
+from dockerd_py.cli.mounts import parse_volume
+from dockerd_py.cli.options import RUN_FLAGS, Settings, parse_publish, settings
 from dockerd_py.flags import FlagError, parse
 
 
@@ -45,6 +46,24 @@ def field(made: Settings, path: str) -> Any:
         (["--rm", "bb"], "HostConfig.AutoRemove", True),
         (["-v", "/a:/b", "-v", "/c:/d:ro", "bb"], "HostConfig.Binds", ["/a:/b", "/c:/d:ro"]),
         (["-v", "/data", "bb"], "Volumes", {"/data": {}}),
+        (["-v", "data:/x:ro,nocopy", "bb"], "HostConfig.Binds", ["data:/x:ro,nocopy"]),
+        (["--tmpfs", "/a:size=1m,exec", "--tmpfs=/b", "bb"], "HostConfig.Tmpfs", {"/a": "size=1m,exec", "/b": ""}),
+        (["--shm-size", "1g", "bb"], "HostConfig.ShmSize", 1 << 30),
+        (["--volumes-from", "a:ro", "--volumes-from", "b", "bb"], "HostConfig.VolumesFrom", ["a:ro", "b"]),
+        (["--volume-driver", "local", "bb"], "HostConfig.VolumeDriver", "local"),
+        (["--mount", "src=data,dst=/x,readonly", "bb"], "HostConfig.Mounts",
+         [{"Type": "volume", "Source": "data", "Target": "/x", "ReadOnly": True}]),
+        (["--mount", "type=bind,source=/a,target=/b,ro=false,bind-propagation=rslave,bind-nonrecursive", "bb"],
+         "HostConfig.Mounts",
+         [{"Type": "bind", "Source": "/a", "Target": "/b",
+           "BindOptions": {"Propagation": "rslave", "NonRecursive": True}}]),
+        (["--mount", 'dst=/b,volume-nocopy,volume-label=a=b,volume-driver=local,"volume-opt=o=size=1m,mode=700"', "bb"],
+         "HostConfig.Mounts",
+         [{"Type": "volume", "Target": "/b", "VolumeOptions": {
+             "NoCopy": True, "Labels": {"a": "b"},
+             "DriverConfig": {"Name": "local", "Options": {"o": "size=1m,mode=700"}}}}]),
+        (["--mount", "type=tmpfs,dst=/t,tmpfs-size=64k,tmpfs-mode=1770", "bb"], "HostConfig.Mounts",
+         [{"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 65536, "Mode": 0o1770}}]),
         (["--log-driver", "journald", "--log-opt", "tag=a=b", "bb"], "HostConfig.LogConfig",
          {"Type": "journald", "Config": {"tag": "a=b"}}),
         (["-p", "80", "bb"], "HostConfig.PortBindings", {"80/tcp": [{"HostIp": "", "HostPort": ""}]}),
@@ -107,13 +126,24 @@ def test_what_contradicts_itself_is_refused(argv: list[str], message: str) -> No
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["-v", "data:/data"], 'invalid value "data:/data" for flag -v: "data" is no absolute path'),
+        (["-v", "da/ta:/data"], 'invalid value "da/ta:/data" for flag -v: "da/ta" is neither an absolute path'),
+        (["--mount", "type=glob,dst=/x"], '"glob" is no type'),
+        (["--mount", "type=bind,dst=/x"], "a bind needs a source"),
+        (["--mount", "src=a"], "a target is missing"),
+        (["--mount", "dst=/x,foo=bar"], '"foo" is no key'),
+        (["--mount", "dst=/x,foo"], '"foo" must be key=value'),
+        (["--mount", "type=bind,src=/a,dst=/x,volume-nocopy"], '"volume-nocopy" does not belong to'),
+        (["--mount", "type=tmpfs,dst=/x,volume-opt=a=b"], '"volume-opt" does not belong to'),
+        (["--mount", "type=bind,src=/a,dst=/x,bind-propagation=up"], '"up" is no propagation'),
+        (["--mount", "type=tmpfs,dst=/x,tmpfs-mode=9"], '"9" are no permissions'),
+        (["--mount", "dst=/x,ro=maybe"], '"maybe" is no value of readonly'),
+        (["--tmpfs", "x"], '"x" is no absolute path in the container'),
         (["-v", "/a:b"], '"b" is no absolute path in the container'),
-        (["-v", "/a:/b:rx"], '"rx" is no mode: it must be ro or rw'),
-        (["-v", "/a:/b:ro:z"], "it must be HOST:CONTAINER[:ro|rw]"),
+        (["-v", "/a:/b:rx"], '"rx" is no mode: it must be ro, rw'),
+        (["-v", "/a:/b:ro:z"], "it must be HOST:CONTAINER[:MODE]"),
         (["-v", ":/b"], "the part before the colon is empty"),
         (["-v", ""], '"" is no absolute path in the container'),
-        (["-v", "/a:/"], "the container's root itself"),
+        (["-v", "/a:/"], "on the container's root itself"),
         (["-v", "/a:/x/.."], "the container's root itself"),
         (["-w", "srv"], "it must be an absolute path"),
         (["-e", "=1"], "it must be NAME=value"),
@@ -159,6 +189,8 @@ def test_a_port_is_published_in_every_spelling(text: str, parts: tuple[str, str,
 
 def test_a_volume_keeps_its_parts() -> None:
     assert parse_volume("/a b:/c:rw") == ("/a b", "/c", "rw")
+    assert parse_volume("./d:/c") == (f"{Path.cwd()}/d", "/c", "")
+    assert parse_volume("data:/c:nocopy,z") == ("data", "/c", "nocopy,z")
 
 
 def test_variables_come_from_flags_files_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

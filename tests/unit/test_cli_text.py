@@ -163,7 +163,7 @@ def test_a_moment_is_told_in_seconds(written: str, seconds: str) -> None:
 
 
 def test_a_date_without_a_zone_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    monkeypatch.setenv("TZ", "JST-9")  # needs no file of zones
     time.tzset()
     try:
         assert moments.timestamp("2023-11-15T07:13:20") == "1700000000"

@@ -75,7 +75,7 @@ def test_whether_containers_come_back_is_said_or_left_open(given: tuple[str, ...
 
 
 @pytest.mark.parametrize("flag", ["-b=x", "--bip=1", "--dns=1", "--iptables", "--ip-forward", "--ip=1", "--icc",
-                                  "--mtu=1", "-e=native"])  # fmt: skip
+                                  "--mtu=1"])  # fmt: skip
 def test_a_setting_of_the_first_year_without_its_part_is_refused_by_name(flag: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=flag.partition("=")[0]):
         load(flag)
@@ -110,7 +110,8 @@ def test_a_wrong_file_is_refused_with_its_reason(tmp_path: Path, text: str, mess
         (["--nosuch"], "nosuch"),
         (["extra"], "extra"),
         (["--start-timeout=0"], "at least 1 second"),
-        (["--log-driver=syslog"], "unknown log driver 'syslog'"),
+        (["--log-driver=smoke"], "unknown log driver 'smoke'"),
+        (["--log-opt=tag"], "--log-opt tag: it must be KEY=VALUE"),
         (["-g", ""], "--graph needs a directory"),
     ],
 )
@@ -122,3 +123,10 @@ def test_a_wrong_command_line_is_refused_with_its_reason(argv: list[str], messag
 def test_a_file_that_was_named_must_exist() -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         config.load(config.parse(["--config", "/no/such/daemon.yaml"]))
+
+
+def test_the_first_years_execution_drivers_are_accepted_and_no_other(tmp_path: Path) -> None:
+    assert load("-e", "lxc").exec_driver == "lxc"
+    assert from_file(tmp_path, "exec-driver: native\n").exec_driver == "native"
+    with pytest.raises(ConfigError, match="unknown exec driver 'chroot': there are native and lxc"):
+        load("--exec-driver=chroot")

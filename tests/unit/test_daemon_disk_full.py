@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +40,7 @@ class Small:
 
     def fill(self) -> None:
         """Take all that is free, to the last block."""
+        (self.point / "fillers").mkdir(exist_ok=True)
         for _ in range(3):
             fd = os.open(self.point / "filler", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             for size in (1 << 20, 1 << 12, 1):
@@ -47,11 +51,16 @@ class Small:
                     continue
             os.close(fd)
             os.sync()
+        # A last block, that the file cannot have because it would need another for its extents, is a directory's.
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                (self.point / "fillers" / f"{number}").mkdir(exist_ok=True)
         with pytest.raises(OSError, match="No space left"):
             (self.point / "nothing").mkdir()
 
     def make_room(self) -> None:
         (self.point / "filler").unlink()
+        shutil.rmtree(self.point / "fillers")
 
     def fsck(self) -> tuple[int, str]:
         """Of the daemon that is stopped."""

@@ -129,6 +129,10 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
         lambda h: (h.root / ".probe-x").mkdir(),
         ["{root}/.probe-x: left by the trial of a storage driver"],
     ),
+    "a temporary file": (
+        lambda h: (h.root / "tmp/load-1").mkdir(parents=True),
+        ["{root}/tmp/load-1: a temporary file of a daemon that was killed"],
+    ),
     "a mount of nothing": (
         lambda h: mounts.mount("tmpfs", h.root / "overlay" / h.layer["overlay"] / "diff/etc", "tmpfs"),
         ["{root}/overlay/{layer_overlay}/diff/etc: a mount that belongs to no container"],
@@ -188,6 +192,10 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
             "{run}/containers/{container_overlay}: run-time files of a container that is not there",
             "{run}/runtime/{container_overlay}: the OCI runtime's state of a container that is not there",
         ],
+    ),
+    "a socket that was never used": (
+        lambda h: (h.exec_root / ".monitor.sock.999999999").touch(),
+        ["{run}/.monitor.sock.999999999: a socket of a process that was killed"],
     ),
     "files of no container": (
         lambda h: (h.root / "containers/feed").mkdir(),

@@ -97,7 +97,7 @@ HOSTILE = {
     "truncated": archive(entry("a", size=100000))[:50000],
     "dot-dot": archive(entry("../outside", size=1)),
     "absolute": archive(entry("/etc/outside", size=1)),
-    "device": archive(entry("sda", type=tarfile.BLKTYPE, devmajor=8, devminor=0)),
+    "device": archive(entry("whiteout", type=tarfile.CHRTYPE, devmajor=0, devminor=0)),
     "hard link out": archive(entry("a", type=tarfile.LNKTYPE, linkname="../../../../etc/passwd")),
     "symlink then write": archive(entry("a", type=tarfile.SYMTYPE, linkname="/tmp"), entry("a/outside", size=1)),
 }

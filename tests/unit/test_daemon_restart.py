@@ -11,24 +11,27 @@ from pathlib import Path
 import pytest
 from daemons import Daemon, until
 
-COUNT = 'i=0; while [ $i -lt 150 ]; do echo "$0 $i"; i=$((i+1)); sleep 0.02; done; exit 7'
+COUNT = 'trap "end=1" TERM; i=0; while [ -z "$end" ]; do echo "$0 $i"; i=$((i+1)); sleep 0.02; done; echo $i; exit 7'
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_ten_containers_go_on_through_a_restart_and_lose_no_line(own_daemon: Daemon, how: int) -> None:
     containers = [own_daemon.run_detached("sh", "-c", COUNT, str(n), name=f"count{n}") for n in range(10)]
-    ended = own_daemon.run_detached("sh", "-c", "sleep 0.8; exit 5")
+    ended = own_daemon.run_detached("sh", "-c", "while :; do sleep 0.1; done")
     pids = {c: own_daemon.inspect(c)["State"]["Pid"] for c in containers}
-    time.sleep(0.3)
+    last = own_daemon.inspect(ended)["State"]["Pid"]
     own_daemon.stop(how)
-    time.sleep(1)  # `ended` ends while nobody looks
+    os.kill(last, signal.SIGKILL)  # while no daemon looks
+    until((own_daemon.root / "spool" / f"{ended}.json").exists)
+    time.sleep(0.5)
     own_daemon.start()
     assert {c: own_daemon.inspect(c)["State"]["Pid"] for c in containers} == pids
-    assert own_daemon.inspect(ended)["State"]["ExitCode"] == 5
+    assert own_daemon.inspect(ended)["State"]["ExitCode"] == 137
     for number, container in enumerate(containers):
+        assert own_daemon.post(f"/containers/{container}/kill?signal=TERM").status == 204
         assert own_daemon.wait(container) == 7
-        expected = "".join(f"{number} {i}\n" for i in range(150))
-        assert own_daemon.logs(container).decode() == expected
+        *lines, count = own_daemon.logs(container).decode().splitlines()
+        assert lines == [f"{number} {i}" for i in range(int(count))]
 
 
 def test_what_was_acknowledged_is_there_after_sigkill(own_daemon: Daemon) -> None:
@@ -43,9 +46,11 @@ def test_what_was_acknowledged_is_there_after_sigkill(own_daemon: Daemon) -> Non
 
 
 def test_an_auto_remove_container_that_ended_meanwhile_is_removed(own_daemon: Daemon) -> None:
-    container = own_daemon.run_detached("sleep", "0.5", host={"AutoRemove": True})
+    container = own_daemon.run_detached("sleep", "100", host={"AutoRemove": True})
+    pid = own_daemon.inspect(container)["State"]["Pid"]
     own_daemon.stop(signal.SIGKILL)
-    time.sleep(1)
+    os.kill(pid, signal.SIGKILL)
+    until((own_daemon.root / "spool" / f"{container}.json").exists)
     own_daemon.start()
     assert own_daemon.get(f"/containers/{container}/json").status == 404
 
@@ -82,6 +87,22 @@ def test_a_monitor_killed_while_there_was_no_daemon_is_noticed_later(own_daemon:
     state = own_daemon.inspect(container)["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 255)
     until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_monitor_that_is_slow_to_answer_keeps_its_container(own_daemon: Daemon) -> None:
+    container = own_daemon.run_detached("sleep", "100")
+    pid = own_daemon.inspect(container)["State"]["Pid"]
+    monitor = _parent(pid)
+    own_daemon.stop(signal.SIGKILL)
+    os.kill(monitor, signal.SIGSTOP)
+    try:
+        own_daemon.start()
+        state = own_daemon.inspect(container)["State"]
+        assert (state["Status"], state["Pid"]) == ("running", pid)
+    finally:
+        os.kill(monitor, signal.SIGCONT)
+    assert own_daemon.post(f"/containers/{container}/kill").status == 204
+    assert own_daemon.wait(container) == 137
 
 
 def test_a_pid_file_of_a_living_daemon_is_respected(own_daemon: Daemon) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import io
@@ -430,26 +429,6 @@ def test_a_client_that_leaves_in_the_middle_of_save_ends_the_work(daemon: Daemon
 
 def helpers(daemon: Daemon) -> list[str]:
     return [line for line in daemon.processes() if "store.archive" in line]
-
-
-def test_a_kill_in_the_middle_of_load_leaves_nothing(own_daemon: Daemon) -> None:
-    big = tar(*(member(f"f{number}", data=os.urandom(60_000)) for number in range(1500)))
-    files, _ = docker_archive([busybox_tar(own_daemon.directory), big, TOP], ["big:v1"])
-    data = archive(files)
-    before = state(own_daemon)
-    for wait in (0.05, 0.3, 0.7, 1.2):
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(5)
-            client.connect(os.fspath(own_daemon.socket))
-            client.sendall(b"POST /images/load HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data))
-            client.sendall(data)
-            time.sleep(wait)
-            own_daemon.stop(9)
-        own_daemon.process = None
-        own_daemon.start()
-        if own_daemon.get("/images/big:v1/json").status == 200:
-            remove(own_daemon, "big:v1")
-        until(lambda: state(own_daemon) == before)
 
 
 # Export

@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_the_program_prints_a_log_as_printed(house: House, tmp_path: Path) -> No
         await client.container(path, "Wait")
         return path
 
-    done = _sh(house, f"/usr/bin/python3 {tmp_path}/log.py {house.play(scenario)}")
+    done = _sh(house, f"{sys.executable} {tmp_path}/log.py {house.play(scenario)}")
     assert done.stdout == "hello\n", done.stderr
 
 

@@ -6,7 +6,7 @@ import pytest
 from dbus_next.signature import Variant
 
 from dockerd_py.dbus import options
-from dockerd_py.engine.model import Bind
+from dockerd_py.engine.mount_model import Bind
 from dockerd_py.errors import BadParameter
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from dockerd_py.engine import jsonlog
+from dockerd_py.engine.jsonlog import JsonLog, Place
 from dockerd_py.engine.model import STDERR, STDOUT, LogRecord
-from dockerd_py.monitor.logwriters import JsonFileWriter
+from dockerd_py.monitor.logfile import JsonFileWriter
 
 WHEN = 1_700_000_000_123_456_789
 BOTH = frozenset({STDOUT, STDERR})
@@ -22,8 +23,9 @@ def write(path: Path, *entries: tuple[int, bytes, bool]) -> None:
     writer.close()
 
 
-def read(path: Path, start: int = 0, end: int | None = None) -> list[LogRecord]:
-    return [record for batch in jsonlog.read(path, start, end) for record in batch]
+def read(path: Path, start: Place | None = None, end: Place | None = None) -> list[LogRecord]:
+    with contextlib.closing(JsonLog(path)) as log:
+        return [record for batch in log.read(start, end) for record in batch]
 
 
 def test_what_was_written_comes_back(tmp_path: Path) -> None:
@@ -46,12 +48,13 @@ def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_an_empty_log(tmp_path: Path) -> None:
     assert read(tmp_path / "nothing") == []
-    assert jsonlog.tail_offset(tmp_path / "nothing", None, 5, BOTH) == 0
+    assert tail(tmp_path / "nothing", 5) == []
 
 
 def tail(path: Path, count: int, streams: frozenset[int] = BOTH) -> list[bytes]:
-    start = jsonlog.tail_offset(path, None, count, streams)
-    return [record.data for record in read(path, start) if record.stream in streams]
+    with contextlib.closing(JsonLog(path)) as log:
+        batches = list(log.read(log.tail(None, count, streams), None))
+    return [record.data for batch in batches for record in batch if record.stream in streams]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 5000, 9999, 10000, 20000])

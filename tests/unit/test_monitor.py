@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from bundles import make_rootfs, monitor_config
+from daemons import until
 
 from dockerd_py.monitor import spool, wire
 from dockerd_py.monitor.clients import FOLLOW, FRAME
@@ -279,6 +281,17 @@ def test_a_client_that_reads_slowly_loses_nothing(talk) -> None:
         total += len(chunk)
         time.sleep(0.005)
     assert total == 8000000
+
+
+def test_the_last_output_arrives_though_the_directory_of_the_container_is_gone(tmp_path: Path, talk) -> None:
+    one = talk("sh", "-c", "yes | head -c 600000; exec sleep 100")
+    client = attach(one)
+    run(one)
+    until(lambda: one.ask("position")["ordinal"] == 300_000)
+    shutil.rmtree(tmp_path / "run")
+    assert "error" not in one.ask("kill", signal=9)
+    assert one.exit()["exit_code"] == 137
+    assert len(read_all(client)) == 600_000
 
 
 def test_a_follower_gets_every_record_once_and_the_end(talk) -> None:

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from dockerd_py.runtime import spec
+from dockerd_py.runtime import rlimits, spec
 from dockerd_py.runtime.capabilities import DEFAULT
 from dockerd_py.runtime.seccomp import Profile
-from dockerd_py.runtime.spec import Bind, Rlimit, SpecInput, build_spec, default_environment
+from dockerd_py.runtime.spec import Bind, Rlimit, SpecInput, Tmpfs, build_spec, default_environment
 
 ID = "0123456789abcdef" * 4
 PLAIN = SpecInput(
@@ -88,6 +88,39 @@ def test_binds_follow_the_default_mounts_parents_first() -> None:
     assert mounts["/a/b/c"]["options"] == ["rbind", "rprivate", "ro"]
 
 
+def test_tmpfs_and_binds_are_mounted_in_one_order() -> None:
+    settings = replace(
+        PLAIN,
+        binds=(Bind("/h/2", "/a/b/c"), Bind("/h/1", "/a", propagation="rslave")),
+        tmpfs=(Tmpfs("/a/b", ("noexec", "size=1m")),),
+        root_propagation="rslave",
+    )
+    assert destinations(settings)[len(DEFAULT_MOUNTS) :] == ["/a", "/a/b", "/a/b/c"]
+    made = build_spec(settings)
+    mounts = {mount["destination"]: mount for mount in made["mounts"]}
+    assert mounts["/a"]["options"] == ["rbind", "rslave"]
+    assert mounts["/a/b"] == {
+        "destination": "/a/b", "type": "tmpfs", "source": "tmpfs", "options": ["noexec", "size=1m"],
+    }  # fmt: skip
+    assert made["linux"]["rootfsPropagation"] == "rslave"
+    assert "rootfsPropagation" not in build_spec(PLAIN)["linux"]
+
+
+def test_a_bind_without_recursion_has_no_recursive_option() -> None:
+    settings = replace(PLAIN, binds=(Bind("/h", "/a", True, recursive=False, propagation="rslave"),))
+    assert build_spec(settings)["mounts"][-1]["options"] == ["bind", "slave", "ro"]
+
+
+def test_shm_has_its_size_and_gives_way_to_a_tmpfs() -> None:
+    def shm(settings: SpecInput) -> list[str]:
+        (options,) = (m["options"] for m in build_spec(settings)["mounts"] if m["destination"] == "/dev/shm")
+        return [option for option in options if option.startswith("size=")]
+
+    assert shm(PLAIN) == [f"size={64 << 20}"]
+    assert shm(replace(PLAIN, shm_size=4096)) == ["size=4096"]
+    assert shm(replace(PLAIN, tmpfs=(Tmpfs("/dev/shm", ("size=1m",)),))) == ["size=1m"]
+
+
 def test_a_bind_takes_the_place_of_a_default_mount_or_of_a_made_file() -> None:
     settings = replace(PLAIN, binds=(Bind("/h", "/dev/shm/"), Bind("/x", "/etc/hosts")), hosts_path="/c/hosts")
     sources = {mount["destination"].rstrip("/"): mount["source"] for mount in build_spec(settings)["mounts"]}
@@ -145,7 +178,7 @@ def test_no_filter_and_no_program_stay_out_of_the_configuration() -> None:
 def test_open_files_are_limited_by_what_this_process_may_give() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     expected = min(1048576, hard) if hard != resource.RLIM_INFINITY else 1048576
-    assert spec.default_rlimits() == (Rlimit("RLIMIT_NOFILE", expected, expected),)
+    assert rlimits.effective(()) == (Rlimit("RLIMIT_NOFILE", expected, expected),)
 
 
 @pytest.mark.parametrize(

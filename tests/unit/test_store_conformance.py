@@ -7,11 +7,14 @@ test_store_drivers.py.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from driver_house import layer, prepared, unpacked, writable
@@ -20,6 +23,8 @@ from store_house import (
     SMALL,
     a_container,
     directory,
+    facts,
+    hardlink,
     layer_directories,
     member,
     needs_root,
@@ -27,17 +32,23 @@ from store_house import (
     rows,
     run,
     stream,
+    tar,
     tree,
 )
 
 from dockerd_py.errors import BadParameter, StoreError
-from dockerd_py.store import mounts, subvolumes
+from dockerd_py.store import changes, contents, image_config, mounts, subvolumes
+from dockerd_py.store.archive import outgoing
 from dockerd_py.store.drivers.base import Driver, new_cache_id
 from dockerd_py.store.drivers.choose import DRIVERS
+from dockerd_py.store.images import StoredImage
 from dockerd_py.store.recovery import Recovered
+from dockerd_py.store.store import Store
+from dockerd_py.store.trash import unmount_below
 
 pytestmark = needs_root
 
+NOBODY: dict[str, Any] = {"created_by": "", "container": "", "container_config": {}, "version": "", "adds_layer": True}
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw+ep
 
 
@@ -66,11 +77,12 @@ def driver(ground: tuple[str, Path]) -> Iterator[Driver]:
 
 
 @pytest.fixture
-def root(ground: tuple[str, Path]) -> Path:
+def root(ground: tuple[str, Path]) -> Iterator[Path]:
     """A daemon's root directory on the driver's ground."""
     path = ground[1] / new_cache_id()
     path.mkdir()
-    return path
+    yield path
+    unmount_below(path)
 
 
 # What a container sees of its layers
@@ -421,6 +433,147 @@ def test_a_file_of_9_gib_that_is_mostly_a_hole_stays_one(driver: Driver) -> None
         assert (root / "huge").stat().st_blocks * 512 < 1 << 20
         assert await driver.rw_size(cache_id, (base,)) == (9 << 30) + 3
         await driver.remove(cache_id)
+
+    run(steps())
+
+
+# From an archive to a container, to an image, to another container
+
+
+def make_everything(root: Path) -> None:
+    """One of each kind of thing that a root filesystem can hold."""
+    (root / "d/sub").mkdir(parents=True)
+    (root / "d/file").write_bytes(b"data")
+    os.link(root / "d/file", root / "d/same")
+    os.link(root / "d/file", root / "d/sub/same")
+    os.symlink("d/file", root / "soft")
+    os.symlink("s" * 300, root / "long-link")
+    os.link(root / "soft", root / "same-link", follow_symlinks=False)
+    (root / "ping").write_bytes(b"ping")
+    os.chown(root / "ping", 70_000, 4_000_000_000)
+    os.chmod(root / "ping", 0o6755)
+    os.setxattr(root / "ping", "security.capability", CAPABILITY)
+    os.setxattr(root / "ping", "user.note", b"\0binary\xff")
+    os.setxattr(root / "d", "user.directory", b"d")
+    (root / "sticky").mkdir()
+    os.chmod(root / "sticky", 0o3777)
+    os.mkfifo(root / "fifo", 0o622)
+    os.mknod(root / "disk", stat.S_IFBLK | 0o660, os.makedev(259, 1_000_000))
+    os.mknod(root / "d/tty", stat.S_IFCHR | 0o620, os.makedev(4, 64))
+    os.link(root / "disk", root / "same-disk")
+    (root / os.fsdecode(b"\xff\xfe not utf-8")).write_bytes(b"odd")
+    (root / os.fsdecode(b"\xff-link")).symlink_to(os.fsdecode(b"\xfe"))
+    (root / "/".join(["a-directory-with-a-long-name"] * 12)).mkdir(parents=True)
+    (root / "/".join(["a-directory-with-a-long-name"] * 12) / ("f" * 255)).write_bytes(b"deep")
+    with (root / "huge").open("wb") as file:
+        file.seek(9 << 30)
+        file.write(b"end")
+    (root / "old").write_bytes(b"")
+    for name, time in (("d/file", 1_234_567_890_123_456_789), ("old", -1_500_000_000), ("sticky", 7), ("soft", 10**9)):
+        os.utime(root / name, ns=(1, time), follow_symlinks=False)
+
+
+async def committed(store: Store, container_id: str, chain: str | None) -> StoredImage:
+    def describe(created: int, diff_ids: Sequence[str], adds_layer: bool) -> bytes:
+        return image_config.derive({}, created=created, diff_ids=diff_ids, config={}, author="", comment="", **NOBODY)
+
+    async with contents.layer(store.layers.view_rw(container_id)) as layer_tar:
+        return await store.images.derive(layer_tar, describe, parent_id="", chain=chain, name=("made", "latest"))
+
+
+async def a_mounted_one(store: Store, chain: str | None) -> tuple[str, Path]:
+    row = a_container(store)
+    await store.create_container(row, chain)
+    return row.id, await store.layers.mount_rw(row.id)
+
+
+async def bytes_of(pieces: AsyncGenerator[bytes, None]) -> bytes:
+    async with aclosing(pieces):
+        return b"".join([piece async for piece in pieces])
+
+
+def test_all_that_a_container_makes_is_in_its_image_and_in_what_is_exported(
+    ground: tuple[str, Path], root: Path
+) -> None:
+    async def steps() -> None:
+        async with opened(root, ground[0]) as store:
+            image = await store.images.import_(stream(SMALL), repo="base")
+            container, mounted = await a_mounted_one(store, image.chain_id)
+            make_everything(mounted)
+            wanted = facts(mounted)
+            made = await committed(store, container, image.chain_id)
+            _, again = await a_mounted_one(store, made.chain_id)
+            assert facts(again) == wanted
+            assert (again / "huge").stat().st_blocks * 512 < 1 << 20
+            data = await bytes_of(outgoing.canonical(mounted))
+            assert len(data) < 1 << 20
+            imported = await store.images.import_(stream(data), repo="flat")
+            _, flat = await a_mounted_one(store, imported.chain_id)
+            assert facts(flat) == wanted
+            for one, tar_of_it in ((made, None), (imported, data)):
+                top = store.layers.chain(one.chain_id)[0]
+                out = await bytes_of(store.layers.tar(top))
+                assert "sha256:" + hashlib.sha256(out).hexdigest() == top.diff_id
+                assert tar_of_it in (None, out)
+
+    run(steps())
+
+
+def test_what_a_container_took_away_is_gone_in_its_image(ground: tuple[str, Path], root: Path) -> None:
+    base = tar(
+        member("file"), member("d/old", data=b"1"), member("d/sub/x"), member("opaque/old"), member("was-file"),
+        member("was-dir/x"), member("kept/a"), member("kept/b"), hardlink("linked", "file"),
+    )  # fmt: skip
+
+    async def steps() -> None:
+        async with opened(root, ground[0]) as store:
+            image = await store.images.import_(stream(base), repo="base")
+            container, mounted = await a_mounted_one(store, image.chain_id)
+            (mounted / "file").unlink()
+            shutil.rmtree(mounted / "d")
+            shutil.rmtree(mounted / "opaque")
+            (mounted / "opaque").mkdir()
+            (mounted / "opaque/new").touch()
+            (mounted / "was-file").unlink()
+            (mounted / "was-file").mkdir()
+            (mounted / "was-file/x").touch()
+            shutil.rmtree(mounted / "was-dir")
+            (mounted / "was-dir").symlink_to("kept")
+            (mounted / "kept/a").unlink()
+            found = await contents.changes(store.layers.view_rw(container))
+            assert ("/file", changes.DELETED) in found
+            assert ("/d", changes.DELETED) in found
+            assert ("/opaque/old", changes.DELETED) in found
+            assert ("/linked", changes.DELETED) not in found
+            made = await committed(store, container, image.chain_id)
+            _, again = await a_mounted_one(store, made.chain_id)
+            assert tree(again) == tree(mounted) == {
+                "linked", "opaque", "opaque/new", "was-file", "was-file/x", "was-dir", "kept", "kept/b",
+            }  # fmt: skip
+
+    run(steps())
+
+
+def test_a_device_0_0_of_the_users_own_hides_nothing(ground: tuple[str, Path], root: Path) -> None:
+    """The kernel lets nobody make one on overlayfs, where it is a whiteout; elsewhere it is a device."""
+
+    async def steps() -> None:
+        async with opened(root, ground[0]) as store:
+            image = await store.images.import_(stream(SMALL), repo="base")
+            container, mounted = await a_mounted_one(store, image.chain_id)
+            if ground[0] == "overlay":
+                with pytest.raises(PermissionError):
+                    os.mknod(mounted / "zero", stat.S_IFCHR | 0o600, os.makedev(0, 0))
+                return
+            (mounted / "etc/motd").unlink()
+            os.mknod(mounted / "etc/motd", stat.S_IFCHR | 0o600, os.makedev(0, 0))
+            assert ("/etc/motd", changes.MODIFIED) in await contents.changes(store.layers.view_rw(container))
+            made = await committed(store, container, image.chain_id)
+            second, again = await a_mounted_one(store, made.chain_id)
+            assert stat.S_ISCHR((again / "etc/motd").lstat().st_mode)
+            assert await contents.changes(store.layers.view_rw(second)) == []
+            (again / "etc/motd").unlink()
+            assert ("/etc/motd", changes.DELETED) in await contents.changes(store.layers.view_rw(second))
 
     run(steps())
 

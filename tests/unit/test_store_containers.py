@@ -24,8 +24,8 @@ from store_house import (
 from dockerd_py.errors import BadParameter, Conflict, NoSuchContainer, StoreError
 from dockerd_py.store import mounts
 from dockerd_py.store.containers import READY
-from dockerd_py.store.images import StoredImage
-from dockerd_py.store.layers import chain_id
+from dockerd_py.store.image_index import StoredImage
+from dockerd_py.store.layer_ids import chain_id
 from dockerd_py.store.store import Store
 
 pytestmark = needs_root

@@ -14,7 +14,8 @@ from store_house import SMALL, layer_directories, member, needs_root, opened, ro
 
 from dockerd_py.errors import AmbiguousId, BadArchive, BadParameter, Conflict, NoSuchImage
 from dockerd_py.store import image_config
-from dockerd_py.store.images import ImageChange, ImageStore, StoredImage
+from dockerd_py.store.image_index import StoredImage
+from dockerd_py.store.images import ImageChange, ImageStore
 from dockerd_py.store.store import Store
 
 pytestmark = needs_root

@@ -116,12 +116,39 @@ def test_what_gnu_tar_wrote_in_an_old_format(house: House, tree: Path, format_: 
     house.there_and_back(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
-@pytest.mark.skipif(shutil.which("bsdtar") is None, reason="needs bsdtar")
-@pytest.mark.parametrize("format_", ["pax", "gnutar", "ustar"])
+@pytest.mark.parametrize("blocks", ["1", "300"])
+def test_what_gnu_tar_wrote_in_records_of_any_size(house: House, tree: Path, blocks: str) -> None:
+    command = ["tar", "-C", tree, "-b", blocks, "-cf", "-", "block", "etc"]
+    house.there_and_back(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def test_what_gnu_tar_appended_to(house: House, tree: Path, tmp_path: Path) -> None:
+    for action, name in (("-cf", "block"), ("-rf", "etc"), ("-rf", "block")):
+        subprocess.run(["tar", "-C", tree, action, tmp_path / "tar", name], check=True)
+    house.there_and_back((tmp_path / "tar").read_bytes())
+
+
+@pytest.mark.parametrize("format_", ["pax", "gnutar", "ustar", "v7tar"])
 def test_what_bsdtar_wrote(house: House, tree: Path, format_: str) -> None:
-    names = ["."] if format_ != "ustar" else ["etc", "block", "big", "link"]
+    names = ["."] if format_ in ("pax", "gnutar") else ["etc", "block", "big", "link"]
     command = ["bsdtar", "-C", tree, f"--format={format_}", "-cf", "-", *names]
     house.there_and_back(subprocess.run(command, check=True, capture_output=True).stdout)
+    if format_ == "pax":
+        assert (house.target / "sparse").read_bytes() == (tree / "sparse").read_bytes()
+        assert (house.target / "sparse").stat().st_blocks * 512 < 1 << 20
+
+
+def test_what_busybox_wrote(house: House, tree: Path) -> None:
+    command = ["busybox", "tar", "-C", tree, "-cf", "-", "etc", "block", "big", "link", "fifo", LONG]
+    house.there_and_back(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def test_what_we_write_ourselves(house: House, tree: Path) -> None:
+    async def collect() -> bytes:
+        async with aclosing(outgoing.canonical(tree)) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    house.there_and_back(run(collect()))
 
 
 @pytest.mark.parametrize("format_", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -133,6 +160,131 @@ def test_what_python_wrote(house: House, tree: Path, format_: int) -> None:
         if format_ != tarfile.USTAR_FORMAT:
             archive.add(tree, ".")  # most of it for the second time
     house.there_and_back(buffer.getvalue())
+
+
+# Headers that no tool on this machine writes, made from the documents that describe them
+
+
+def block(
+    name: bytes, data: bytes = b"", *, magic: bytes = b"ustar\x0000", signed: bool = False, **fields: bytes
+) -> bytes:
+    """An entry: its header with ``fields`` as they stand, a checksum, and its padded data."""
+    places = {
+        "mode": (100, b"0000644\0"), "uid": (108, b"0000000\0"), "gid": (116, b"0000000\0"),
+        "size": (124, b"%011o\0" % len(data)), "mtime": (136, b"14000000000\0"), "type": (156, b"0"),
+        "link": (157, b""), "uname": (265, b""), "gname": (297, b""), "major": (329, b""), "minor": (337, b""),
+        "rest": (345, b""),
+    }  # fmt: skip
+    header = bytearray(512)
+    header[: len(name)] = name
+    header[257 : 257 + len(magic)] = magic
+    for key, (place, value) in places.items():
+        value = fields.get(key, value)
+        header[place : place + len(value)] = value
+    header[148:156] = b" " * 8
+    total = sum(each - 256 if signed and each > 127 else each for each in header)
+    header[148:156] = b"%06o\0 " % total
+    return bytes(header) + data + bytes(-len(data) % 512)
+
+
+def pax(*records: tuple[str, bytes], type_: bytes = b"x") -> bytes:
+    body = b""
+    for key, value in records:
+        rest = len(key) + len(value) + 3
+        length = next(each for each in range(rest, rest + 9) if each == rest + len(str(each)))
+        body += b"%d %b=%b\n" % (length, key.encode(), value)
+    return block(b"PaxHeaders.0/x", body, type=type_)
+
+
+def base256(number: int, size: int) -> bytes:
+    """GNU's and star's number in binary: the first bit is set."""
+    raw = bytearray(number.to_bytes(size, "big", signed=True))
+    raw[0] |= 0x80
+    return bytes(raw)
+
+
+END = bytes(1024)
+DATA = b"contents " * 100
+
+BY_HAND = {
+    "seventh edition Unix": [
+        block(b"d/", magic=b"", type=b"\0", mode=b"   755 \0", uid=b"     0 \0", gid=b"     0 \0"),
+        block(b"d/f", DATA, magic=b"", type=b"\0", size=b"%11o " % len(DATA)),
+        block(b"d/hard", magic=b"", type=b"1", link=b"d/f"),
+        block(b"d/soft", magic=b"", type=b"2", link=b"f"),
+    ],
+    "star": [
+        block(b"f", DATA, rest=b"p/q".ljust(131, b"\0") + b"14000000001 14000000002 " + bytes(8) + b"tar\0"),
+        block(b"g", DATA, rest=bytes(131) + b"14000000001 14000000002 " + bytes(8) + b"tar\0"),
+    ],
+    "a checksum of signed bytes": [block(b"caf\xe9", DATA, signed=True)],
+    "GNU's long names": [
+        block(b"././@LongLink", b"n" * 150 + b"/" + b"m" * 180 + b"\0", magic=b"ustar  \0", type=b"L"),
+        block(b"n" * 100, DATA, magic=b"ustar  \0"),
+        block(b"././@LongLink", b"t" * 300 + b"\0", magic=b"ustar  \0", type=b"K"),
+        block(b"link", magic=b"ustar  \0", type=b"2", link=b"t" * 100),
+    ],
+    "numbers in binary": [
+        block(b"f", DATA, magic=b"ustar  \0", size=base256(len(DATA), 12), uid=base256(4_000_000_000, 8),
+              gid=base256(70_000, 8), mtime=base256(-1_500, 12)),
+    ],
+    "numbers with odd ends": [
+        block(b"f", DATA, mode=b"100644 \0", uid=b"      0\0", gid=b"0\0\0\0\0\0\0\0", size=b"%012o" % len(DATA)),
+    ],
+    "a global header": [
+        pax(("comment", b"1f2e3d"), ("mtime", b"1600000000.25"), type_=b"g"), block(b"f", DATA),
+        pax(("mtime", b"1.5")), block(b"g", DATA), pax(("mtime", b""), type_=b"g"), block(b"h", DATA),
+    ],
+    "names in another character set": [
+        pax(("hdrcharset", b"BINARY"), ("path", b"caf\xe9/\xff")), block(b"caf_", DATA),
+        pax(("hdrcharset", b"ISO-IR 10646 2000 UTF-8"), ("path", "grün".encode())), block(b"gr_n", DATA),
+    ],
+    "as Go writes it": [
+        pax(("atime", b"1600000000.5"), ("ctime", b"1600000000.25"), ("mtime", b"1600000000.123456789"),
+            ("path", b"n" * 120), ("SCHILY.xattr.security.capability", bytes.fromhex("0100000200040000" + "00" * 12))),
+        block(b"n" * 100, DATA, mode=b"0100644\0", uname=b"root", gname=b"root", major=b"0000000\0",
+              minor=b"0000000\0"),
+        block(b"dev/", mode=b"0040755\0", type=b"5"),
+    ],
+    "a contiguous file": [block(b"f", DATA, type=b"7")],
+    "a size in two places": [pax(("size", b"%d" % len(DATA))), block(b"f", DATA, size=b"00000000000\0")],
+    "unknown records": [pax(("LIBARCHIVE.creationtime", b"1.5"), ("SCHILY.fflags", b"nodump")), block(b"f", DATA)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("whiteouts", list(Whiteouts))
+@pytest.mark.parametrize("entries", BY_HAND.values(), ids=list(BY_HAND))
+@pytest.mark.parametrize(
+    "end",
+    [END, END + bytes(9216), END + b"garbage", END + block(b"more", DATA) + END, bytes(512)],
+    ids=["end", "blocking factor", "garbage", "another archive", "half an end"],
+)
+def test_what_is_written_by_others(house: House, entries: list[bytes], end: bytes, whiteouts: Whiteouts) -> None:
+    house.there_and_back(b"".join(entries) + end, whiteouts)
+
+
+def test_what_others_wrote_is_understood(tmp_path: Path) -> None:
+    made = {}
+    for name, entries in BY_HAND.items():
+        (tmp_path / name).mkdir()
+        made[name] = House(tmp_path / name)
+        made[name].take(b"".join(entries) + END)
+    unix = made["seventh edition Unix"].target
+    assert (unix / "d/f").samefile(unix / "d/hard")
+    assert os.readlink(unix / "d/soft") == "f"
+    assert (made["star"].target / "p/q/f").read_bytes() == (made["star"].target / "g").read_bytes() == DATA
+    assert (made["GNU's long names"].target / ("n" * 150) / ("m" * 180)).read_bytes() == DATA
+    assert os.readlink(made["GNU's long names"].target / "link") == "t" * 300
+    info = (made["numbers in binary"].target / "f").stat()
+    assert (info.st_uid, info.st_gid, info.st_mtime, info.st_size) == (4_000_000_000, 70_000, -1500, len(DATA))
+    times = [(made["a global header"].target / name).stat().st_mtime for name in "fgh"]
+    assert times[:2] == [1_600_000_000.25, 1.5]
+    names = os.listdir(os.fsencode(made["names in another character set"].target))
+    assert sorted(names) == [b"caf\xe9", "grün".encode()]
+    go = made["as Go writes it"].target / ("n" * 120)
+    assert go.stat().st_mtime_ns == 1_600_000_000_123_456_789
+    assert os.getxattr(go, "security.capability").startswith(b"\1\0\0\2")
+    assert (made["a size in two places"].target / "f").read_bytes() == DATA
 
 
 def test_a_compressed_archive_goes_out_plain(house: House) -> None:

@@ -17,6 +17,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from daemons import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_house import SMALL, directory, hardlink, helpers, member, needs_root, run, stream, symlink, tar, tree
@@ -243,6 +244,33 @@ def test_the_devices_of_every_root_filesystem_are_made(target: Path) -> None:
     assert stat.S_IMODE(info.st_mode) == 0o666
 
 
+@pytest.mark.parametrize("whiteouts", list(Whiteouts))
+def test_devices_are_made_wherever_they_are(target: Path, whiteouts: Whiteouts) -> None:
+    members = [member("srv/sda", tarfile.BLKTYPE, devmajor=8, devminor=1_048_575, mode=0o660, uid=3, gid=6)]
+    if whiteouts is not Whiteouts.OVERLAY:
+        # Like all that has no meaning there, this is a device like any.
+        members += [member("zero", tarfile.CHRTYPE, devmajor=0, devminor=0), hardlink("same", "zero"), member("zero/x")]
+        with pytest.raises(BadArchive, match="zero is in the archive already, and is no directory"):
+            extract(tar(*members), target, whiteouts)
+        members.pop()
+    extract(tar(*members), target, whiteouts)
+    info = (target / "srv/sda").lstat()
+    assert stat.S_ISBLK(info.st_mode)
+    assert (info.st_rdev, info.st_uid, stat.S_IMODE(info.st_mode)) == (os.makedev(8, 1_048_575), 3, 0o660)
+    if whiteouts is not Whiteouts.OVERLAY:
+        assert (target / "zero").lstat().st_rdev == 0
+        assert (target / "zero").samefile(target / "same")
+
+
+def test_long_zeros_become_holes(target: Path) -> None:
+    data = os.urandom(5000) + bytes(6 << 20) + b"x" + bytes(3 << 20)
+    extract(tar(member("f", data=data), member("z", data=bytes(5 << 20)), member("short", data=bytes(4000))), target)
+    assert (target / "f").read_bytes() == data
+    assert (target / "z").read_bytes() == bytes(5 << 20)
+    assert (target / "f").stat().st_blocks * 512 < 2 << 20
+    assert (target / "z").stat().st_blocks == 0
+
+
 # Whiteouts
 
 
@@ -255,9 +283,35 @@ def test_whiteouts_become_overlays_own(target: Path) -> None:
     assert tree(target) == {"d", "d/gone", "o"}
 
 
-def test_the_bookkeeping_of_aufs_is_left_out(target: Path) -> None:
-    extract(tar(directory(".wh..wh.plnk"), member(".wh..wh.aufs"), member("f")), target)
+@pytest.mark.parametrize("whiteouts", list(Whiteouts))
+def test_the_bookkeeping_of_aufs_is_left_out(target: Path, whiteouts: Whiteouts) -> None:
+    extract(
+        tar(
+            directory(".wh..wh.plnk"), member(".wh..wh.plnk/1.2", data=b"x"), member(".wh..wh.aufs"),
+            directory(".wh..wh.orph"), member(".wh..wh.orph/3", data=b"y"), member("d/.wh..wh.odd/f"), member("f"),
+        ),
+        target,
+        whiteouts,
+    )  # fmt: skip
     assert tree(target) == {"f"}
+
+
+@pytest.mark.parametrize("whiteouts", list(Whiteouts))
+def test_links_to_aufss_pseudo_links_are_one_file(target: Path, whiteouts: Whiteouts) -> None:
+    """Layers that the first year's daemon made on aufs have them."""
+    extract(
+        tar(
+            directory(".wh..wh.plnk"), member(".wh..wh.plnk/917.43", data=b"data", mode=0o4755), member(".wh..wh..opq"),
+            hardlink("bin/one", ".wh..wh.plnk/917.43"), hardlink("bin/two", "./.wh..wh.plnk/917.43"),
+        ),
+        target,
+        whiteouts,
+    )  # fmt: skip
+    assert tree(target) - {".wh..wh..opq"} == {"bin", "bin/one", "bin/two"}
+    assert (target / "bin/one").read_bytes() == b"data"
+    assert (target / "bin/one").samefile(target / "bin/two")
+    info = (target / "bin/one").stat()
+    assert (stat.S_IMODE(info.st_mode), info.st_nlink) == (0o4755, 2)
 
 
 def test_a_directory_that_comes_after_its_whiteout_hides_what_was_below(target: Path) -> None:
@@ -274,6 +328,11 @@ def test_whiteouts_applied_take_away_the_parents_files_and_none_of_this_archives
         Whiteouts.APPLY,
     )  # fmt: skip
     assert tree(target) == {"d", "d/stays", "o", "o/new", "x"}
+
+
+def test_an_archive_without_an_entry_unpacks_to_nothing(target: Path) -> None:
+    assert extract(bytes(1024), target).entries == 0
+    assert tree(target) == set()
 
 
 # Archives that are broken
@@ -341,10 +400,11 @@ OUTSIDE = [
     ("a directory swapped for a link", [directory("d"), member("d/f"), symlink("d", "/tmp"), member("d/escape")],
      "d/escape: d on its way is a symbolic link to /tmp"),
     ("links that go round", [symlink("a", "b"), symlink("b", "a"), member("a/f")], "too many"),
-    ("a block device", [member("sda", tarfile.BLKTYPE, devmajor=8, devminor=0)], "sda: block device 8:0"),
-    ("a character device", [member("dev/mem", tarfile.CHRTYPE, devmajor=1, devminor=1)], "dev/mem: character device"),
-    ("a device with another's numbers", [member("dev/null", tarfile.CHRTYPE, devmajor=1, devminor=1)], "1:1"),
-    ("a harmless device elsewhere", [member("null", tarfile.CHRTYPE, devmajor=1, devminor=3)], "null: character"),
+    ("a device that overlayfs takes for a whiteout", [member("d/zero", tarfile.CHRTYPE, devmajor=0, devminor=0)],
+     "d/zero: a character device 0:0"),
+    ("a device beyond all numbers", [member("d", tarfile.BLKTYPE, devmajor=4096, devminor=0)], "4096:0 is out of"),
+    ("a file in a whiteout", [member(".wh.d/f")], r"\.wh\.d is a whiteout's name"),
+    ("a hard link to no pseudo-link", [member(".wh..wh.plnk/1.2"), hardlink("f", ".wh..wh.plnk/3.4")], "not brought"),
     ("an attribute of overlayfs", [directory("d", pax_headers={"SCHILY.xattr.trusted.overlay.redirect": "/.."})],
      "trusted.overlay.redirect would steer"),
     ("a whiteout of the parent", [member("d/.wh..")], "a whiteout of nothing"),
@@ -474,6 +534,8 @@ def test_a_helper_that_is_killed_is_an_error(target: Path) -> None:
     async def steps() -> None:
         async def source() -> object:
             yield SMALL[:600]
+            # A process has no command line in the moment of its exec.
+            await asyncio.to_thread(until, lambda: helpers(target))
             for helper in helpers(target):
                 os.kill(helper, 9)
             await asyncio.sleep(0.1)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dockerd_py.errors import BadParameter, ConfigError, Conflict, PydockerdError
+from dockerd_py.errors import BadParameter, ConfigError, Conflict, NotRunning, PydockerdError
 from dockerd_py.units import hierarchy
 from dockerd_py.units.base import Limits, ScopeSpec
 from dockerd_py.units.cgroupfs import CgroupfsUnits
@@ -300,3 +300,32 @@ def test_frozen_processes_stand_still_until_they_are_thawed(units: CgroupfsUnits
     asyncio.run(units.thaw(name))  # once more does no harm
     asyncio.run(units.thaw(scope_name()))  # nor does one that is not there
     held.end(pid)
+
+
+def test_the_groups_of_a_process_are_those_that_it_is_in_also_below_the_scope(
+    units: CgroupfsUnits, held: Held
+) -> None:
+    name = scope_name()
+    first, _ = held.start()
+    second, _ = held.start()
+    start(units, ScopeSpec(name), first)
+    own = [directory / "own" for directory in units._directories(name) if (directory / "cgroup.events").exists()]
+    for directory in own:  # version 2: a container that has made groups of its own
+        directory.mkdir()
+        (directory / "cgroup.procs").write_text(str(first))
+    for door in units.groups_of(name, first):
+        Path(door).write_text(str(second))
+    assert Path(f"/proc/{second}/cgroup").read_text() == Path(f"/proc/{first}/cgroup").read_text()
+    assert sorted(asyncio.run(units.processes(name))) == sorted((first, second))
+
+
+def test_who_is_not_in_the_scope_has_no_groups_of_it(units: CgroupfsUnits, held: Held) -> None:
+    name = scope_name()
+    pid, _ = held.start()
+    with pytest.raises(NotRunning):
+        units.groups_of(name, pid)
+    start(units, ScopeSpec(name), pid)
+    assert units.groups_of(name, pid)
+    held.end(pid)
+    with pytest.raises(NotRunning):
+        units.groups_of(name, pid)

@@ -8,6 +8,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dockerd_py.cli.command import Command
+    from dockerd_py.cli.group import Group
 
 SUMMARIES = {
     "attach": ("attach", "Attach to a running container"),
@@ -17,6 +18,7 @@ SUMMARIES = {
     "create": ("run", "Create a container without starting it"),
     "diff": ("contents", "Show what a container changed in its image's files"),
     "events": ("events", "Show what happens, as it happens"),
+    "exec": ("exec", "Run a command in a running container"),
     "export": ("archives", "Write a container's files as a tarball"),
     "history": ("history", "Show how an image was made"),
     "image": ("upkeep", "Clean up images"),
@@ -24,7 +26,7 @@ SUMMARIES = {
     "import": ("import_", "Make an image from the contents of a tarball"),
     "info": ("info", "Show what the daemon runs on and how it is set up"),
     "insert": ("upkeep", "Make an image of another one and a file from a URL"),
-    "inspect": ("inspect", "Show all that is known about containers or images"),
+    "inspect": ("inspect", "Show all that is known about containers, images or volumes"),
     "kill": ("lifecycle", "Send a signal to containers"),
     "load": ("archives", "Load images from an archive"),
     "logs": ("logs", "Show what a container has written"),
@@ -41,19 +43,21 @@ SUMMARIES = {
     "stop": ("lifecycle", "Stop containers"),
     "system": ("upkeep", "Show what takes how much room"),
     "tag": ("images", "Give an image another name"),
+    "top": ("top", "Show the processes of a container"),
     "unpause": ("lifecycle", "Let the processes of paused containers go on"),
     "update": ("stats", "Change the limits of containers"),
     "version": ("info", "Show the versions of client and daemon"),
+    "volume": ("volume", "Manage volumes"),
     "wait": ("lifecycle", "Wait until containers end, and print their exit codes"),
 }
 
 
-def find(name: str) -> Command | None:
+def find(name: str) -> Command | Group | None:
     """The command of that name; None where there is none."""
     entry = SUMMARIES.get(name)
     if entry is None:
         return None
     from importlib import import_module
 
-    commands: dict[str, Command] = import_module(f"{__name__}.{entry[0]}").COMMANDS
+    commands: dict[str, Command | Group] = import_module(f"{__name__}.{entry[0]}").COMMANDS
     return commands[name]

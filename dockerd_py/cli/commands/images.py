@@ -8,7 +8,7 @@ import time
 from dockerd_py.cli import filters, text
 from dockerd_py.cli.client import Client, image_path
 from dockerd_py.cli.command import Command, complain
-from dockerd_py.cli.errors import CliError
+from dockerd_py.cli.errors import CliError, DaemonError
 from dockerd_py.cli.listing import render
 from dockerd_py.cli.reference import split_reference
 from dockerd_py.flags import Flag, Parsed
@@ -29,6 +29,8 @@ HEADINGS = {
     "Containers": "CONTAINERS",
 }
 NONE = "<none>"
+GRAPH_API = "1.10"
+"""A version of the API in which each layer is an image: only then do they make a tree."""
 
 
 def images(client: Client, given: Parsed) -> int:
@@ -61,7 +63,12 @@ def images(client: Client, given: Parsed) -> int:
 def _drawn(client: Client, given: Parsed) -> int:
     from dockerd_py.cli import imagetree
 
-    items: list[dict[str, Any]] = client.get("/images/json", {"all": True})
+    try:
+        items: list[dict[str, Any]] = Client(client.host, client.debug, GRAPH_API).get("/images/json", {"all": True})
+    except DaemonError as error:
+        if error.status != 400:
+            raise
+        items = client.get("/images/json", {"all": True})  # a daemon that does not know the layers as images
     first = imagetree.start(items, given.args[0]) if given.args else None
     if given.args and first is None:
         raise CliError(f"No such image: {given.args[0]}")
@@ -130,8 +137,8 @@ COMMANDS = {
             Flag("--format", help='"table", "json", or a template such as {{.ID}} {{.Tag}}', metavar="TEMPLATE"),
             Flag("--no-trunc", "bool", help="Cut nothing short"),
             Flag(("-q", "--quiet"), "bool", help="Ids only"),
-            Flag(("-t", "--tree"), "bool", help="As a tree of what was made from what"),
-            Flag(("-v", "--viz"), "bool", help="As a graph for graphviz"),
+            Flag(("-t", "--tree"), "bool", help="As a tree of all images and the layers below them"),
+            Flag(("-v", "--viz"), "bool", help="The tree as a graph for graphviz"),
         ),
         most=1,
     ),

@@ -1,4 +1,4 @@
-"""`pydocker inspect`: all that is known about containers or images, as JSON or by a template."""
+"""`pydocker inspect`: all that is known about containers, images or volumes, as JSON or by a template."""
 
 from __future__ import annotations
 
@@ -42,33 +42,39 @@ def inspect(client: Client, given: Parsed) -> int:
 
 
 def _look_up(client: Client, ref: str, kind: str, size: bool) -> Any:
-    """A container of that name, else an image."""
-    if kind != "image":
+    """A container of that name, else an image, else a volume."""
+    if kind in ("", "container"):
         try:
             return client.get(container_path(ref, "/json"), {"size": size or None})
         except DaemonError as error:
             if error.status != 404:
                 raise
-    if kind != "container":
+    if kind in ("", "image"):
         try:
             return client.get(image_path(ref, "/json"))
         except DaemonError as error:
             if error.status != 404:
                 raise
-    raise CliError(f"No such {kind or 'image or container'}: {ref}")
+    if kind in ("", "volume"):
+        from dockerd_py.cli.commands import volume
+
+        if "/" not in ref and (found := volume.find(client, ref)) is not None:
+            return found
+    raise CliError(f"No such {kind or 'container, image or volume'}: {ref}")
 
 
 COMMANDS = {
     "inspect": Command(
         "inspect",
-        "[OPTIONS] CONTAINER|IMAGE...",
-        "Show all that is known about containers or images, as JSON.",
+        "[OPTIONS] CONTAINER|IMAGE|VOLUME...",
+        "Show all that is known about containers, images or volumes, as JSON.",
         inspect,
         (
             Flag(("-f", "--format"), help='"json", or a template such as {{.State.Status}}', metavar="TEMPLATE"),
             Flag(("-s", "--size"), "bool", help="A container's sizes, too (slow)"),
-            Flag("--type", help="Look for nothing else: container or image", choices=("", "container", "image")),
+            Flag("--type", help="Look for nothing else: container, image or volume",
+                 choices=("", "container", "image", "volume"), metavar="KIND"),
         ),
         least=1,
     )
-}
+}  # fmt: skip

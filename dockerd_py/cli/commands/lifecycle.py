@@ -13,13 +13,16 @@ TIME = Flag(
 )  # fmt: skip
 
 
+SIGNAL = Flag(("-s", "--signal"), help="Signal to send instead of its own stop signal", metavar="SIGNAL")
+
+
 def stop(client: Client, given: Parsed) -> int:
-    query = _time(given)
+    query = _ending(given)
     return for_each(given.args, lambda ref: client.post(container_path(ref, "/stop"), query))
 
 
 def restart(client: Client, given: Parsed) -> int:
-    query = _time(given)
+    query = _ending(given)
     return for_each(given.args, lambda ref: client.post(container_path(ref, "/restart"), query))
 
 
@@ -62,12 +65,13 @@ def wait(client: Client, given: Parsed) -> int:
     return code
 
 
-def _time(given: Parsed) -> dict[str, int]:
+def _ending(given: Parsed) -> dict[str, str | int | None]:
+    query: dict[str, str | int | None] = {"signal": given.string("signal") or None}
     if not given.has("time"):
-        return {}
+        return query
     if given.integer("time") < -1:
         raise UsageError(f"-t {given.integer('time')}: it must be a number of seconds, or -1 for no limit")
-    return {"t": given.integer("time")}
+    return {**query, "t": given.integer("time")}
 
 
 COMMANDS = {
@@ -76,11 +80,11 @@ COMMANDS = {
         "[OPTIONS] CONTAINER...",
         "Stop containers: send each its stop signal (SIGTERM by default), and kill it if it does not end in time.",
         stop,
-        (TIME,),
+        (SIGNAL, TIME),
         least=1,
     ),
     "restart": Command(
-        "restart", "[OPTIONS] CONTAINER...", "Stop containers, and start them again.", restart, (TIME,), least=1
+        "restart", "[OPTIONS] CONTAINER...", "Stop containers, and start them again.", restart, (SIGNAL, TIME), least=1
     ),
     "kill": Command(
         "kill",

@@ -20,10 +20,10 @@ _INSERT_API = "1.10"  # the last version that has it
 
 def container(client: Client, given: Parsed) -> int:
     _verb(given, "container", "prune")
-    if not _sure(given, "This removes all containers that do not run."):
+    if not sure(given, "This removes all containers that do not run."):
         return 1
     done = client.post("/containers/prune", {"filters": filters.encoded(given.strings("filter"))})
-    _show("Deleted Containers:", done.get("ContainersDeleted") or (), done["SpaceReclaimed"])
+    show_pruned("Deleted Containers:", done.get("ContainersDeleted") or (), done["SpaceReclaimed"])
     return 0
 
 
@@ -31,7 +31,7 @@ def image(client: Client, given: Parsed) -> int:
     _verb(given, "image", "prune")
     every = given.boolean("all")
     what = "all images that no container uses" if every else "all images without a name that nothing uses"
-    if not _sure(given, f"This removes {what}."):
+    if not sure(given, f"This removes {what}."):
         return 1
     wanted = [*given.strings("filter"), f"dangling={'false' if every else 'true'}"]
     done = client.post("/images/prune", {"filters": filters.encoded(wanted)})
@@ -39,7 +39,7 @@ def image(client: Client, given: Parsed) -> int:
         f"untagged: {change['Untagged']}" if change.get("Untagged") else f"deleted: {change['Deleted']}"
         for change in done.get("ImagesDeleted") or ()
     ]
-    _show("Deleted Images:", lines, done["SpaceReclaimed"])
+    show_pruned("Deleted Images:", lines, done["SpaceReclaimed"])
     return 0
 
 
@@ -56,7 +56,11 @@ def system(client: Client, given: Parsed) -> int:
     stopped = written - sum(each.get("SizeRw") or 0 for each in running)
     rows = [["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]]
     rows.append(["Images", str(len(images)), str(len(used)), size(total), _share(idle if used else total, total)])
+    volumes = found.get("Volumes") or []
+    used_volumes = [each for each in volumes if each["UsageData"]["RefCount"] > 0]
+    kept, unused = _bytes_of(volumes), _bytes_of(volumes) - _bytes_of(used_volumes)
     rows.append(["Containers", str(len(containers)), str(len(running)), size(written), _share(stopped, written)])
+    rows.append(["Local Volumes", str(len(volumes)), str(len(used_volumes)), size(kept), _share(unused, kept)])
     sys.stdout.write(table(rows))
     return 0
 
@@ -81,19 +85,24 @@ def _layers_of(images: list[dict[str, Any]]) -> int:
     return int(alone + max((max(0, each.get("SharedSize", 0)) for each in images), default=0))
 
 
+def _bytes_of(volumes: list[dict[str, Any]]) -> int:
+    """What is mounted from elsewhere has no size."""
+    return sum(max(0, each["UsageData"]["Size"]) for each in volumes)
+
+
 def _verb(given: Parsed, command: str, verb: str) -> None:
     if given.args[0] != verb:
         raise UsageError(f'"pydocker {command}" has {verb}, and no {given.args[0]}')
 
 
-def _sure(given: Parsed, what: str) -> bool:
+def sure(given: Parsed, what: str) -> bool:
     if given.boolean("force"):
         return True
     print(f"WARNING: {what}\nGo on? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _show(heading: str, lines: Any, reclaimed: int) -> None:
+def show_pruned(heading: str, lines: Any, reclaimed: int) -> None:
     if lines:
         print(heading)
         for line in lines:
@@ -138,5 +147,7 @@ COMMANDS = {
         least=3,
         most=3,
     ),
-    "system": Command("system", "df", "Show what images and containers take on the disk.", system, least=1, most=1),
+    "system": Command(
+        "system", "df", "Show what images, containers and volumes take on the disk.", system, least=1, most=1
+    ),
 }

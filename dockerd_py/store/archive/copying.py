@@ -14,20 +14,22 @@ import os
 import posixpath
 import resource
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from dockerd_py.confined import mkdirs_in_root, open_in_root, stat_in_root
 from dockerd_py.errors import BadArchive, BadParameter, Denied, NotFound
 from dockerd_py.store.archive.entries import Entry, entries, show
-from dockerd_py.store.archive.extract import HARMLESS_DEVICES
-from dockerd_py.store.archive.layertar import LayerWriter
-from dockerd_py.store.archive.program import begin, own_mounts, run
+from dockerd_py.store.archive.extract import write_contents
+from dockerd_py.store.archive.program import CLIENT, begin, own_mounts, run, walk_deep
 from dockerd_py.store.archive.stream import RawInput, TarStream, open_decompressed
-from dockerd_py.store.changes import KEPT_XATTRS
+from dockerd_py.store.archive.treetar import KEPT_XATTRS, TreeWriter
 
 _MEMORY = 1 << 30
 _MAX_LINKS = 40
+# null, zero, full, random, urandom, tty, console, ptmx: what is copied in may end in a directory of the host's, where
+# no container's rules guard a device.
+_HARMLESS_DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2))
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 32, 4096, 16384
 _FD = "/proc/self/fd/%d"
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,7 +47,9 @@ def main(arguments: dict[str, Any]) -> None:
     def work() -> None:
         own_mounts()
         root = os.open(arguments["root"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        for source, target, read_only in arguments["mounts"]:
+        # As the runtime has it: links of the image decide what lies in what, before anything is mounted.
+        places = [(source, resolve(root, target), read_only) for source, target, read_only in arguments["mounts"]]
+        for source, target, read_only in sorted(places, key=lambda place: place[1].count("/")):
             _bind(root, source, target, read_only)
         path = arguments["path"]
         if arguments["action"] == "put":
@@ -53,7 +57,7 @@ def main(arguments: dict[str, Any]) -> None:
         else:
             _get(root, path, follow=arguments["follow"], with_tar=arguments["action"] == "get")
 
-    run(work)
+    run(work, CLIENT)
 
 
 def resolve(root: int, path: str) -> str:
@@ -136,27 +140,13 @@ def _get(root: int, path: str, *, follow: bool, with_tar: bool) -> None:
     }
     output = begin(answer)
     if with_tar:
-        writer = LayerWriter(root, output.write)
-        _add_tree(writer, root, place, name)
+        walk_deep()
+        writer = TreeWriter(output.write)
+        parent, last = posixpath.split(place)
+        with contextlib.suppress(FileNotFoundError), _closing(open_in_root(root, parent, _SUBDIRECTORY)) as fd:
+            writer.add_tree(fd, last or ".", os.fsencode(name))
         writer.finish()
         output.flush()
-
-
-def _add_tree(writer: LayerWriter, root: int, path: str, name: str) -> None:
-    try:
-        info = stat_in_root(root, path, follow=False)
-        writer.add(path, name.rstrip("/") if stat.S_ISDIR(info.st_mode) else name)
-        if not stat.S_ISDIR(info.st_mode):
-            return
-        fd = open_in_root(root, path, _SUBDIRECTORY)
-    except FileNotFoundError:
-        return  # gone since its name was read
-    try:
-        names = sorted(os.listdir(fd), key=os.fsencode)
-    finally:
-        os.close(fd)
-    for each in names:
-        _add_tree(writer, root, f"{path.rstrip('/')}/{each}", f"{name.rstrip('/')}/{each}")
 
 
 # Into the container
@@ -210,7 +200,7 @@ class Unpacker:
         uid, gid = self._owner or (entry.uid, entry.gid)
         if entry.isreg():
             with _closing(os.open(name, _NEW_FILE, 0o600, dir_fd=parent)) as fd:
-                self._write(fd, entry, stream)
+                write_contents(fd, entry, stream)
                 self._finish(fd, entry, uid, gid)
                 os.utime(fd, ns=(entry.mtime_ns(), entry.mtime_ns()))
             return
@@ -228,7 +218,7 @@ class Unpacker:
             os.symlink(entry.linkname, name, dir_fd=parent)
         elif entry.isfifo():
             os.mkfifo(name, 0o600, dir_fd=parent)
-        elif entry.ischr() and (entry.devmajor, entry.devminor) in HARMLESS_DEVICES.values():
+        elif entry.ischr() and (entry.devmajor, entry.devminor) in _HARMLESS_DEVICES:
             os.mknod(name, stat.S_IFCHR | 0o600, os.makedev(entry.devmajor, entry.devminor), dir_fd=parent)
         elif entry.isdev():
             raise BadArchive(f"{entry.shown}: the device {entry.devmajor}:{entry.devminor} may not be made")
@@ -281,22 +271,6 @@ class Unpacker:
             if key.startswith(KEPT_XATTRS):
                 with contextlib.suppress(OSError):  # a file system without them
                     os.setxattr(fd, key, value)
-
-    def _write(self, fd: int, entry: Entry, stream: TarStream) -> None:
-        for offset, length in entry.segments():
-            os.lseek(fd, offset, os.SEEK_SET)
-            if not stream.copy(length, _writer(fd)):
-                raise BadArchive(f"the archive is truncated: it ends inside {entry.shown}")
-        if entry.sparse is not None:
-            os.ftruncate(fd, entry.size)
-
-
-def _writer(fd: int) -> Callable[[memoryview], None]:
-    def write(piece: memoryview) -> None:
-        while piece:
-            piece = piece[os.write(fd, piece) :]
-
-    return write
 
 
 def _parts(name: str, entry: Entry) -> list[str]:

@@ -116,7 +116,8 @@ def entries(stream: TarStream) -> Iterator[Entry]:
     """
     try:
         reader = _Reader(stream)
-        while (entry := reader.next()) is not None:
+        # One that holds no entry is at its end by now, and not every Python's `next` bears to be called then.
+        while not reader.complete and (entry := reader.next()) is not None:
             # tarfile keeps every entry that it has seen.
             reader.members.clear()
             if len(reader.pax_headers) > MAX_GLOBAL_HEADERS:

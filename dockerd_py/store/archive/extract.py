@@ -28,21 +28,15 @@ WHITEOUT_META = ".wh..wh."
 WHITEOUT_OPAQUE = ".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
 
-# name: (major, minor).  What every root filesystem may bring; a container's own /dev hides them anyhow.
-HARMLESS_DEVICES = {
-    "null": (1, 3),
-    "zero": (1, 5),
-    "full": (1, 7),
-    "random": (1, 8),
-    "urandom": (1, 9),
-    "tty": (5, 0),
-    "console": (5, 1),
-    "ptmx": (5, 2),
-}
+PSEUDO_LINKS = ".wh..wh.plnk"  # where aufs keeps the files that have names in several branches
+
+_CHUNK = 4096  # zeros of this length or more become a hole
+_ZEROS = bytes(1 << 18)
 
 _KEPT_XATTRS = ("user.", "security.capability", "security.ima", "system.posix_acl_")
 _OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 _MAX_LINKS = 40
+_MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # the kernel's own, MINORBITS in linux/kdev_t.h
 _MAX_KNOWN = 200_000
 _MAX_LOST = 20
 _NO_XATTRS = (errno.ENOTSUP, errno.EPERM)
@@ -60,11 +54,13 @@ class Extractor:
         self.size = 0
         self.count = 0
         self.lost: list[str] = []
+        self._overlay = whiteouts == OVERLAY
         self._apply = whiteouts == APPLY
         self._aufs = whiteouts == AUFS
         self._brought: set[str] = set()  # with APPLY alone
         self._directories: set[str] = set()  # known to be directories, on paths without symbolic links
         self._times: dict[str, tuple[int, int]] = {}  # directory: (inode, mtime), set when all else is written
+        self._links_aside = False  # whether the archive has brought pseudo-links of aufs's
 
     def extract(self, stream: TarStream) -> None:
         for entry in entries(stream):
@@ -75,6 +71,8 @@ class Extractor:
                 if error.filename is None:
                     error.filename = entry.shown
                 raise
+        if self._links_aside:
+            self._clear(PSEUDO_LINKS)
         for path, (inode, time) in self._times.items():
             # What a later entry has put in its place keeps its own time.
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -88,6 +86,14 @@ class Extractor:
                 raise BadArchive(f"{entry.shown}: the root of the archive can only be a directory")
             self._finish_directory(".", entry)
             return
+        if parts[0] == PSEUDO_LINKS:
+            self._put_aside(parts, entry, stream)
+            return
+        for part in parts[:-1]:
+            if part.startswith(WHITEOUT_META):
+                return
+            if part.startswith(WHITEOUT):
+                raise BadArchive(f"{entry.shown}: {show(part)} is a whiteout's name, and no directory's")
         parent = self._parent(parts[:-1], entry, make=True)
         name = parts[-1]
         if name.startswith(WHITEOUT):
@@ -111,7 +117,7 @@ class Extractor:
             self._retry(path, lambda: os.mkfifo(path, 0o600))
             self._finish_special(path, entry)
         elif entry.isdev():
-            self._make_device(path, parts, entry)
+            self._make_device(path, entry)
         else:
             raise BadArchive(f"{entry.shown}: entries of type {entry.type!r} are not known here")
 
@@ -125,7 +131,7 @@ class Extractor:
             if not stat.S_ISDIR(info.st_mode):
                 self._clear(path)
                 os.mkdir(path, 0o700)
-                if _is_whiteout(info):
+                if self._is_whiteout(info):
                     self._make_opaque(path)
         if self._aufs and self._take_whiteout(path):
             self._make_opaque(path)
@@ -148,7 +154,7 @@ class Extractor:
         if self._skeleton is not None:
             self._skeleton.contents(path, entry.segments(), sparse=entry.sparse is not None)
         try:
-            _write(fd, entry, stream)
+            write_contents(fd, entry, stream)
             os.fchown(fd, entry.uid, entry.gid)
             os.fchmod(fd, entry.mode & 0o7777)  # after the owner, which takes set-user-id bits away
             self._set_xattrs(fd, entry)
@@ -161,6 +167,7 @@ class Extractor:
     def _make_hard_link(self, path: str, entry: Entry) -> None:
         parts = _parts(entry.linkname, entry, "hard link to ")
         missing = f"{entry.shown}: hard link to {show(entry.linkname)}, which the archive has not brought before"
+        aside = parts[:1] == [PSEUDO_LINKS]
         if not parts:
             raise BadArchive(f"{entry.shown}: hard link to the root of the archive")
         target = _join(self._parent(parts[:-1], entry, make=False, missing=missing), parts[-1])
@@ -168,22 +175,25 @@ class Extractor:
             info = os.lstat(target)
         except FileNotFoundError:
             raise BadArchive(missing) from None
-        if stat.S_ISDIR(info.st_mode) or _is_whiteout(info) or parts[-1].startswith(WHITEOUT):
+        if stat.S_ISDIR(info.st_mode) or self._is_whiteout(info) or (parts[-1].startswith(WHITEOUT) and not aside):
             raise BadArchive(f"{entry.shown}: hard link to {show(entry.linkname)}, which is no file")
         if target.startswith(path + "/"):
             raise BadArchive(f"{entry.shown}: hard link to {show(entry.linkname)}, in the directory that it replaces")
         if target != path:
             self._retry(path, lambda: os.link(target, path, follow_symlinks=False))
 
-    def _make_device(self, path: str, parts: list[str], entry: Entry) -> None:
+    def _make_device(self, path: str, entry: Entry) -> None:
+        """Any: a layer's directory is root's alone, and which devices a container may open is for its scope to say."""
         numbers = (entry.devmajor, entry.devminor)
-        if not (entry.ischr() and len(parts) == 2 and parts[0] == "dev" and HARMLESS_DEVICES.get(parts[1]) == numbers):
-            kind = "character" if entry.ischr() else "block"
+        if not (0 <= numbers[0] <= _MAX_MAJOR and 0 <= numbers[1] <= _MAX_MINOR):
+            raise BadArchive(f"{entry.shown}: the device number {numbers[0]}:{numbers[1]} is out of range")
+        if self._overlay and entry.ischr() and numbers == (0, 0):
             raise BadArchive(
-                f"{entry.shown}: {kind} device {numbers[0]}:{numbers[1]}; of devices, an archive may only hold "
-                f"dev/{', dev/'.join(HARMLESS_DEVICES)}",
+                f"{entry.shown}: a character device 0:0, which takes a file of the layers below away where they lie on "
+                "each other by overlayfs; leave it out, or use another storage driver",
             )
-        self._retry(path, lambda: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(*numbers)))
+        kind = stat.S_IFCHR if entry.ischr() else stat.S_IFBLK
+        self._retry(path, lambda: os.mknod(path, kind | 0o600, os.makedev(*numbers)))
         self._finish_special(path, entry)
 
     def _finish_special(self, path: str, entry: Entry) -> None:
@@ -222,6 +232,17 @@ class Extractor:
                 _touch(_join(parent, name))
             else:
                 os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
+
+    def _put_aside(self, parts: list[str], entry: Entry, stream: TarStream) -> None:
+        """Keep a pseudo-link, which later entries are hard links to, until the archive's end."""
+        if len(parts) != 2 or not entry.isreg():
+            return  # the directory itself, or nothing that aufs writes
+        if not self._links_aside:
+            os.mkdir(PSEUDO_LINKS, 0o700)
+            self._links_aside = True
+        path = "/".join(parts)
+        self._note(path)
+        self._make_file(path, entry, stream)
 
     def _make_opaque(self, directory: str) -> None:
         """Let nothing of the layers below show in ``directory``."""
@@ -280,7 +301,7 @@ class Extractor:
                     links += 1
                     pending += self._follow(path, current, entry, links)
                     continue
-                if _is_whiteout(info) and make:
+                if self._is_whiteout(info) and make:
                     self._clear(path)
                     os.mkdir(path, 0o755)
                     self._make_opaque(path)
@@ -335,6 +356,10 @@ class Extractor:
             elif os.path.isdir(path) and not os.path.islink(path):
                 self._delete_old(path)
 
+    def _is_whiteout(self, info: os.stat_result) -> bool:
+        """Of overlayfs's; elsewhere such a device is a device."""
+        return self._overlay and stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
+
     def _know(self, path: str) -> None:
         if len(self._directories) >= _MAX_KNOWN:
             self._directories.clear()
@@ -377,19 +402,22 @@ def _parts(name: str, entry: Entry, what: str = "") -> list[str]:
     return parts
 
 
-def _write(fd: int, entry: Entry, stream: TarStream) -> None:
-    segments = entry.segments()
+def write_contents(fd: int, entry: Entry, stream: TarStream) -> None:
+    """An entry's contents into a new file: with the holes that the archive tells of, and with holes for long zeros."""
     truncated = BadArchive(f"the archive is truncated: it ends inside {entry.shown}")
-    for offset, length in segments:
-        if offset:
-            os.lseek(fd, offset, os.SEEK_SET)
+    for offset, length in entry.segments():
+        os.lseek(fd, offset, os.SEEK_SET)
         if not stream.copy(length, lambda piece: _write_all(fd, piece)):
             raise truncated
-    if entry.sparse is not None:
+    if os.fstat(fd).st_size != entry.size:
         os.ftruncate(fd, entry.size)
 
 
 def _write_all(fd: int, piece: memoryview) -> None:
+    # Bytes, as memory views are compared item by item.
+    if len(piece) >= _CHUNK and piece[0] == piece[-1] == 0 and bytes(piece) == _ZEROS[: len(piece)]:
+        os.lseek(fd, len(piece), os.SEEK_CUR)
+        return
     while piece:
         piece = piece[os.write(fd, piece) :]
 
@@ -400,7 +428,3 @@ def _touch(path: str) -> None:
 
 def _join(parent: str, name: str) -> str:
     return f"{parent}/{name}" if parent else name
-
-
-def _is_whiteout(info: os.stat_result) -> bool:
-    return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0

@@ -12,6 +12,9 @@ BLOCK = 512
 END = bytes(2 * BLOCK)
 """What an archive ends with."""
 
+EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+"""Of a layer's tar with nothing in it: its end alone."""
+
 FILE = b"0"
 HARD_LINK = b"1"
 SYMBOLIC_LINK = b"2"

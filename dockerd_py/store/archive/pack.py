@@ -1,40 +1,28 @@
 """The helper program: write a layer's archive to standard output as it once came in.
 
 Joins the archive's skeleton with the contents of the files, inside the layer's directory as its root, and hashes what
-it writes.  Its answer is ``{}``, or ``{"error", "kind"}`` when a file is not what it was; that what was written until
-then is worth nothing is for the reader to see to.
+it writes.  It fails at the end, if not before, when a file is not what it was; that what was written until then is
+worth nothing is for the reader to see to.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
-import traceback
 from collections.abc import Iterable
 from typing import Any
 
 from dockerd_py.errors import StoreError
+from dockerd_py.store.archive.program import begin, change_root, run
 from dockerd_py.store.archive.skeleton import SKELETON, Contents, Raw, SkeletonReader, read_segments
 
 _MANY = 5
 
 
-def main(target: str, keep: str, diff_id: str, answer_fd: str) -> None:
-    try:
-        _pack(target, keep, diff_id)
-        answer: dict[str, Any] = {}
-    except BrokenPipeError:
-        answer = {"kind": "store", "error": "nobody reads it any more"}
-    except StoreError as error:
-        answer = {"kind": "store", "error": str(error)}
-    except OSError as error:
-        answer = {"kind": "store", "error": f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")}
-    except BaseException:  # noqa: BLE001 - the daemon logs it; nobody reads our own stderr
-        answer = {"kind": "store", "error": f"the helper failed:\n{traceback.format_exc()}"}
-    os.write(int(answer_fd), json.dumps(answer).encode())
-    os._exit(0)
+def main(arguments: dict[str, Any]) -> None:
+    """``target`` (the layer's directory), ``keep`` (where its skeleton is) and ``diff_id``."""
+    run(lambda: _pack(arguments["target"], arguments["keep"], arguments["diff_id"]))
 
 
 def _pack(target: str, keep: str, diff_id: str) -> None:
@@ -44,9 +32,8 @@ def _pack(target: str, keep: str, diff_id: str) -> None:
         finished = os.stat(SKELETON, dir_fd=directory).st_mtime_ns
     except FileNotFoundError:
         raise StoreError("nothing was kept of the archive that it came in") from None
-    os.chdir(target)
-    os.chroot(".")
-    os.chdir("/")
+    change_root(target)
+    begin({})
     out = _Output()
     suspects: list[str] = []
     for record in skeleton.records():

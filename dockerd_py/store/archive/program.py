@@ -1,20 +1,22 @@
 """What the helper programs share: how one begins its answer, fails, and gets mounts of its own.
 
 A helper answers on standard output with one line of JSON, ``{"error", "kind"}`` or a result, and after a result with
-whatever bytes belong to it.  A failure in the middle of those bytes is a line on standard error and exit code 1.
-``kind`` is the name of a class in ``errors``.
+whatever bytes belong to it.  A failure in the middle of those bytes is a line of the same JSON on standard error and
+exit code 1.  ``kind`` is the name of a class in ``errors``.
+
+A helper lives for one piece of work, so the time that its imports take is part of that work's.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import errno
 import json
 import os
+import resource
 import sys
-import traceback
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from dockerd_py.errors import BadArchive, PydockerdError
 
@@ -22,11 +24,23 @@ _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _BUFFER = 1 << 18
 _DEPTH = 20_000
+_MAX_TEXT = 8 << 10  # far less than a pipe holds, as nobody reads it before the helper has ended
 
-# The client's names and archives can be to blame for these; the disk can't.
-_BLAMELESS = (
-    errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EFBIG,
-    errno.EMLINK, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY,
+
+class Blame(NamedTuple):
+    """Whose fault an OSError is: with one of these numbers a ``kind``, else the store's."""
+
+    kind: str
+    numbers: tuple[int, ...]
+
+
+NOBODY = Blame("StoreError", ())
+ARCHIVE = Blame(
+    "BadArchive",
+    (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.ENOTDIR, errno.EFBIG, errno.EMLINK),
+)
+CLIENT = Blame(
+    "BadParameter", (*ARCHIVE.numbers, errno.EISDIR, errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY),
 )  # fmt: skip
 
 _begun = False
@@ -42,43 +56,77 @@ def begin(result: dict[str, Any]) -> IO[bytes]:
     return output
 
 
-def run(work: Callable[[], None]) -> None:
+def run(work: Callable[[], None], blame: Blame = NOBODY) -> None:
     """Do the work and end the process, with an answer whatever comes."""
-    sys.setrecursionlimit(_DEPTH)
     code = 0
     try:
         work()
     except BrokenPipeError:
         code = 1  # nobody listens any more
     except BaseException as error:  # noqa: BLE001 - the daemon logs it
-        kind, text = _explain(error)
-        code = 1
+        kind, text = _explain(error, blame)
+        answer = {"error": text[-_MAX_TEXT:], "kind": kind}
         if _begun:
-            os.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
+            with contextlib.suppress(BrokenPipeError):
+                os.write(2, json.dumps(answer).encode() + b"\n")
+            code = 1
         else:
-            begin({"error": text, "kind": kind}).flush()
-            code = 0
+            with contextlib.suppress(BrokenPipeError):  # a daemon that was killed meanwhile does not hear it
+                begin(answer)
     # Not sys.exit: a reading thread may wait for ever for a source that nobody needs now.
     os._exit(code)
 
 
+def change_root(directory: str) -> None:
+    """Nothing outside of ``directory`` has a name for this process from here on.  Raises OSError."""
+    os.chdir(directory)
+    os.chroot(".")
+    os.chdir("/")
+
+
+def walk_deep() -> None:
+    """For who walks a tree: a container nests its directories as it likes, and each level takes a descriptor."""
+    sys.setrecursionlimit(_DEPTH)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def own_mounts() -> None:
     """From here on mounts are this process's alone, and end with it, however it ends.  Raises OSError."""
+    import ctypes  # noqa: PLC0415 - a millisecond, which most helpers save
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) != 0 or libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None):
         number = ctypes.get_errno()
         raise OSError(number, f"cannot have mounts of its own: {os.strerror(number)}")
 
 
-def _explain(error: BaseException) -> tuple[str, str]:
+def _explain(error: BaseException, blame: Blame) -> tuple[str, str]:
     if isinstance(error, PydockerdError):
         return type(error).__name__, str(error)
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        where = f"{_shown(error.filename)}: " if isinstance(error.filename, (str, bytes)) and error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return "StoreError", f"{where}no space left on the disk; free some and try again"
-        kind = "BadParameter" if error.errno in _BLAMELESS else "StoreError"
-        return kind, f"{where}{error.strerror or error}"
-    if isinstance(error, (ValueError, OverflowError, RecursionError, MemoryError)):
-        return BadArchive.__name__, f"it is damaged, or too much for one process: {error}"
-    return "StoreError", f"the helper failed:\n{traceback.format_exc()}"
+        return blame.kind if error.errno in blame.numbers else "StoreError", f"{where}{error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return BadArchive.__name__, "the archive needs too much memory"
+    if isinstance(error, (ValueError, OverflowError, RecursionError)):
+        # What tarfile and the system calls say to numbers and names that no file can have.
+        return BadArchive.__name__, f"the archive is damaged: {error}"
+    return "StoreError", f"the helper failed: {error!r} {' < '.join(_places(error))}"
+
+
+def _places(error: BaseException) -> list[str]:
+    """Where it was raised, the innermost first.  No module can be loaded any more to tell it better."""
+    found = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        found.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return found[::-1]
+
+
+def _shown(name: str | bytes) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

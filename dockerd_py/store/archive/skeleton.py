@@ -17,8 +17,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from dockerd_py.errors import StoreError
 
@@ -35,13 +34,11 @@ Segments = list[tuple[int, int]]
 """(offset, length) of each part of a file that an archive holds, in order."""
 
 
-@dataclass(frozen=True)
-class Raw:
+class Raw(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True)
-class Contents:
+class Contents(NamedTuple):
     """Of the file at ``path``, unless the record's ``number`` is among the replaced ones."""
 
     path: bytes

@@ -1,8 +1,7 @@
 """The helper program: lay an archive of images out in a directory, flat, whatever names are in it.
 
-Started by ``spooled`` with the directory (its root from then on), the most bytes that it may write there, and the
-descriptor for the answer.  Each file becomes ``<number>``; ``index`` (JSON) says which name it has in the archive, and
-what symbolic and hard links there are.  No name of the archive's ever becomes a name on the disk.
+The directory is its root from then on.  Each file becomes ``<number>``; ``index`` (JSON) says which name it has in the
+archive, and what symbolic and hard links there are.  No name of the archive's ever becomes a name on the disk.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import resource
-import traceback
 from typing import Any
 
 from dockerd_py.errors import BadArchive
 from dockerd_py.store.archive.entries import Entry, entries
+from dockerd_py.store.archive.program import begin, change_root, run
 from dockerd_py.store.archive.stream import RawInput, TarStream, open_decompressed
 
 INDEX = "index"
@@ -24,30 +23,16 @@ _MAX_ENTRIES = 50_000
 _MAX_NAMES = 8 << 20  # bytes of all names together
 
 
-def main(directory: str, limit: str, answer_fd: str) -> None:
-    try:
-        answer = _spool(directory, int(limit))
-    except BadArchive as error:
-        answer = {"kind": "archive", "error": str(error)}
-    except MemoryError:
-        answer = {"kind": "archive", "error": "the archive needs too much memory to read"}
-    except (ValueError, OverflowError, RecursionError) as error:
-        answer = {"kind": "archive", "error": f"the archive is damaged: {error}"}
-    except OSError as error:
-        answer = {"kind": "store", "error": error.strerror or str(error)}
-    except BaseException:  # noqa: BLE001 - the daemon logs it; nobody reads our own stderr
-        answer = {"kind": "store", "error": f"the helper failed:\n{traceback.format_exc()}"}
-    os.write(int(answer_fd), json.dumps(answer).encode())
-    os._exit(0)
+def main(arguments: dict[str, Any]) -> None:
+    """``directory``, and ``limit``: the most bytes that may be written there."""
+    run(lambda: _spool(arguments["directory"], arguments["limit"]))
 
 
-def _spool(directory: str, limit: int) -> dict[str, Any]:
+def _spool(directory: str, limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     os.umask(0o077)
     source = open_decompressed(RawInput(0))
-    os.chdir(directory)
-    os.chroot(".")
-    os.chdir("/")
+    change_root(directory)
     stream = TarStream(source)
     files: dict[str, int] = {}
     links: dict[str, str] = {}
@@ -79,7 +64,7 @@ def _spool(directory: str, limit: int) -> dict[str, Any]:
     stream.finish()
     with open(INDEX, "w", encoding="utf-8", errors="surrogateescape") as file:
         json.dump({"files": files, "links": links}, file, ensure_ascii=True)
-    return {"entries": count, "size": written}
+    begin({"entries": count, "size": written})
 
 
 def normal(name: str, entry: Entry, *, climbs: bool = False) -> str:

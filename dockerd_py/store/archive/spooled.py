@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dockerd_py.errors import BadArchive
-from dockerd_py.store.archive import client, spool
+from dockerd_py.store.archive import helper, spool
 from dockerd_py.store.files import make_directory, store_errors
 
 _MAX_JSON = 4 << 20
@@ -88,7 +88,7 @@ class Spooled:
 
 @asynccontextmanager
 async def spooled(
-    source: AsyncIterator[bytes], parent: Path, progress: Callable[[int], None] | None = None
+    source: AsyncIterator[bytes], parent: Path, progress: helper.Progress | None = None
 ) -> AsyncIterator[Spooled]:
     """Lay the archive that ``source`` yields, plain or compressed, out below ``parent``; gone after the block.
 
@@ -101,7 +101,8 @@ async def spooled(
             directory.mkdir(0o700)
             room = os.statvfs(directory)
         limit = int(room.f_bavail * room.f_frsize * (1 - _RESERVE))
-        await client.feed("spool", [os.fspath(directory), str(limit)], source, "cannot load the archive", progress)
+        arguments = {"directory": os.fspath(directory), "limit": limit}
+        await helper.answer("spool", arguments, source, doing="cannot load the archive", progress=progress)
         text = await asyncio.to_thread((directory / spool.INDEX).read_text)
         yield Spooled(directory, json.loads(text))
     finally:

@@ -1,80 +1,46 @@
 """The helper program: unpack the tar on standard input into a directory, and say in JSON how it went.
 
-Started by ``client`` with the directory, the kind of whiteouts, the directory for the archive's skeleton ("": none
-is kept) and the descriptor for the answer.  It makes the
-directory its root before it looks at the archive's names, bounds its own memory, and ends with one line of JSON:
-``{"diff_id", "size", "entries", "lost"}`` or ``{"error", "kind"}`` with kind "archive" or "store".
-Should the daemon die, its end of the pipe closes, the archive ends too early, and so does this.
+It makes the directory its root before it looks at the archive's names, bounds its own memory, and answers at the end
+with ``{"diff_id", "size", "entries", "lost"}``.  Should the daemon die, its end of the pipe closes, the
+archive ends too early, and so does this.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import resource
-import traceback
 from typing import Any
 
-from dockerd_py.errors import BadArchive
 from dockerd_py.store.archive.extract import Extractor
+from dockerd_py.store.archive.program import ARCHIVE, begin, change_root, run
 from dockerd_py.store.archive.skeleton import SkeletonWriter
 from dockerd_py.store.archive.stream import RawInput, TarStream, open_decompressed
 
 _MEMORY = 1 << 30
 
-# An archive can ask for these; the disk can't.
-_ARCHIVE_ERRORS = (
-    errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.ENOTDIR, errno.EFBIG, errno.EMLINK,
-)  # fmt: skip
+
+def main(arguments: dict[str, Any]) -> None:
+    """``target``, ``whiteouts`` (what they become), and ``keep``: the directory for the skeleton ("": none is kept).
+
+    Nothing is touched before the first bytes are there to read.
+    """
+    run(lambda: _unpack(**arguments), ARCHIVE)
 
 
-def main(target: str, whiteouts: str, keep: str, answer_fd: str) -> None:
-    try:
-        answer = _unpack(target, whiteouts, keep)
-    except BadArchive as error:
-        answer = {"kind": "archive", "error": str(error)}
-    except OSError as error:
-        answer = _explain(error)
-    except MemoryError:
-        answer = {"kind": "archive", "error": "the archive needs too much memory to unpack"}
-    except (ValueError, OverflowError, RecursionError) as error:
-        # What tarfile and the system calls say to numbers and names that no file can have.
-        answer = {"kind": "archive", "error": f"the archive is damaged: {error}"}
-    except BaseException:  # noqa: BLE001 - the daemon logs it; nobody reads our own stderr
-        answer = {"kind": "store", "error": f"the helper failed:\n{traceback.format_exc()}"}
-    os.write(int(answer_fd), json.dumps(answer).encode())
-    # Not sys.exit: the reading thread may wait for ever for a source that nobody needs now.
-    os._exit(0)
-
-
-def _unpack(target: str, whiteouts: str, keep: str) -> dict[str, Any]:
+def _unpack(target: str, whiteouts: str, keep: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     os.umask(0)
     source = open_decompressed(RawInput(0))
     skeleton = None
     if keep:
         skeleton = SkeletonWriter(os.open(keep, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    os.chdir(target)
-    os.chroot(".")
-    os.chdir("/")
+    change_root(target)
     stream = TarStream(source, skeleton.raw if skeleton else None)
     extractor = Extractor(whiteouts, skeleton)
     extractor.extract(stream)
     digest = stream.finish()
     if skeleton is not None:
         skeleton.finish()
-    return {
-        "diff_id": f"sha256:{digest}",
-        "size": extractor.size,
-        "entries": extractor.count,
-        "lost": extractor.lost,
-    }
-
-
-def _explain(error: OSError) -> dict[str, str]:
-    where = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return {"kind": "store", "error": f"{where}no space left on the disk; free some and try again"}
-    kind = "archive" if error.errno in _ARCHIVE_ERRORS else "store"
-    return {"kind": kind, "error": f"{where}{error.strerror or error}"}
+    begin(
+        {"diff_id": f"sha256:{digest}", "size": extractor.size, "entries": extractor.count, "lost": extractor.lost},
+    )  # fmt: skip

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from dockerd_py.errors import BadParameter, StoreError
+from dockerd_py.errors import BadParameter
 from dockerd_py.store.files import make_directory
 from dockerd_py.store.trash import Trash
 
@@ -106,16 +106,6 @@ class Driver(ABC):
             raise BadParameter(
                 f"max depth exceeded: {len(parents)} layers, and the storage driver {self.name} takes "
                 f"{self.max_depth}; make one layer of several by export and import",
-            )
-
-    def check_working_directory(self) -> None:
-        """For drivers that name the layers of a mount relative to ``home``.  Raises StoreError."""
-        here = os.stat(".")
-        home = os.stat(self.home)
-        if (here.st_dev, here.st_ino) != (home.st_dev, home.st_ino):
-            raise StoreError(
-                f"the daemon's working directory is {os.getcwd()}, and has to be {self.home}: "
-                f"{self.name} mounts name their layers relative to it",
             )
 
 

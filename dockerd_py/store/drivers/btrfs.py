@@ -1,7 +1,7 @@
 """Layers as btrfs subvolumes: each is a snapshot of the one below it, and shares all blocks that it did not change.
 
-``<home>/<cache id>/fs`` is a subvolume with the whole tree, the parents' files included; nothing is ever mounted.
-Subvolumes that a container makes in its root are destroyed with it, and are not part of a layer made from it.
+Each tree is a subvolume.  Subvolumes that a container makes in its root are destroyed with it, by the trash, and are
+not part of a layer made from it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ from pathlib import Path
 
 from dockerd_py.errors import StoreError
 from dockerd_py.store import subvolumes
-from dockerd_py.store.drivers.base import Driver, Whiteouts
-from dockerd_py.store.drivers.measure import bytes_changed
+from dockerd_py.store.drivers.whole import WholeTreeDriver
 from dockerd_py.store.files import store_errors, sync_directory
 
 
-class BtrfsDriver(Driver):
+class BtrfsDriver(WholeTreeDriver):
     name = "btrfs"
-    whiteouts = Whiteouts.APPLY
-    max_depth = 127
 
     @classmethod
     def probe(cls, directory: Path) -> None:
@@ -38,36 +35,12 @@ class BtrfsDriver(Driver):
             with store_errors("subvolumes cannot be destroyed here"):
                 subvolumes.destroy_below(directory)
 
-    def target(self, cache_id: str) -> Path:
-        return self.home / cache_id / "fs"
-
-    def root(self, cache_id: str) -> Path:
-        return self.target(cache_id)
-
     async def create(self, cache_id: str, parents: Sequence[str]) -> None:
         self.check_depth(parents)
         await asyncio.to_thread(self._make, cache_id, parents[0] if parents else None)
 
     async def create_rw(self, cache_id: str, parents: Sequence[str]) -> None:
         await self.create(cache_id, parents)
-
-    async def mount(self, cache_id: str, parents: Sequence[str]) -> Path:
-        return self.root(cache_id)
-
-    async def unmount(self, cache_id: str) -> None:
-        """There is no mount."""
-
-    def is_mounted(self, cache_id: str) -> bool:
-        return False
-
-    async def rw_size(self, cache_id: str, parents: Sequence[str]) -> int:
-        below = self.target(parents[0]) if parents else None
-        return await asyncio.to_thread(bytes_changed, self.target(cache_id), below)
-
-    async def remove(self, cache_id: str) -> None:
-        # The trash destroys the subvolume; here it is moved out of its place with the directory that it lies in.
-        await asyncio.to_thread(self.trash.throw, self.directory(cache_id))
-        self.trash.empty_soon()
 
     def _make(self, cache_id: str, parent: str | None) -> None:
         base, target = self.directory(cache_id), self.target(cache_id)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
 
 
 def bytes_in(directory: Path, ignore: str = "") -> int:
-    """Sum of the sizes of the regular files, each inode once; ``ignore`` begins the names that are not counted."""
+    """Sum of the sizes of the regular files, each inode once; ``ignore`` begins the names that are not counted.
+
+    What is removed while it is counted does not count.
+    """
     total = 0
     seen: set[tuple[int, int]] = set()
     pending = [os.fspath(directory)]
     while pending:
-        with os.scandir(pending.pop()) as entries:
+        with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
             for entry in entries:
                 if ignore and entry.name.startswith(ignore):
                     continue
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                elif entry.is_file(follow_symlinks=False):
-                    info = entry.stat(follow_symlinks=False)
-                    total += _once(info, seen)
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += _once(entry.stat(follow_symlinks=False), seen)
     return total
 
 

@@ -1,7 +1,7 @@
 """Layers as full copies: slow and large, and at home on every file system.
 
-``<home>/<cache id>/fs`` is the whole tree, the parents' files included.  cp(1) makes the copies: it keeps owners,
-modes, times, xattrs, hard links, holes and device nodes, and shares the blocks where the file system can.
+cp(1) makes the copies: it keeps owners, modes, times, xattrs, hard links, holes and device nodes, and shares the
+blocks where the file system can.
 """
 
 from __future__ import annotations
@@ -15,26 +15,17 @@ from pathlib import Path
 from dockerd_py import subprocesses
 from dockerd_py.errors import StoreError
 from dockerd_py.store import mounts
-from dockerd_py.store.drivers.base import Driver, Whiteouts
-from dockerd_py.store.drivers.measure import bytes_changed
+from dockerd_py.store.drivers.whole import WholeTreeDriver
 from dockerd_py.store.files import store_error, store_errors
 
 
-class VfsDriver(Driver):
+class VfsDriver(WholeTreeDriver):
     name = "vfs"
-    whiteouts = Whiteouts.APPLY
-    max_depth = 127
 
     @classmethod
     def probe(cls, directory: Path) -> None:
         with store_errors("no files can be made here"):
             (directory / "fs").mkdir()
-
-    def target(self, cache_id: str) -> Path:
-        return self.home / cache_id / "fs"
-
-    def root(self, cache_id: str) -> Path:
-        return self.target(cache_id)
 
     async def create(self, cache_id: str, parents: Sequence[str]) -> None:
         await asyncio.to_thread(self._make, cache_id)
@@ -47,23 +38,6 @@ class VfsDriver(Driver):
         # A row that says "ready" must not outlive a power loss that its files did not.
         with store_errors(f"cannot write layer {cache_id} to the disk"):
             await asyncio.to_thread(mounts.sync_filesystem, self.home)
-
-    async def mount(self, cache_id: str, parents: Sequence[str]) -> Path:
-        return self.root(cache_id)
-
-    async def unmount(self, cache_id: str) -> None:
-        """There is no mount."""
-
-    def is_mounted(self, cache_id: str) -> bool:
-        return False
-
-    async def rw_size(self, cache_id: str, parents: Sequence[str]) -> int:
-        below = self.target(parents[0]) if parents else None
-        return await asyncio.to_thread(bytes_changed, self.target(cache_id), below)
-
-    async def remove(self, cache_id: str) -> None:
-        await asyncio.to_thread(self.trash.throw, self.directory(cache_id))
-        self.trash.empty_soon()
 
     def _make(self, cache_id: str) -> None:
         with store_errors(f"cannot make layer {cache_id}"):
