@@ -230,7 +230,7 @@ def _image_name(call: Call, container: Container, known: dict[tuple[str, str], s
         return known[key]
     ref = container.image_id if eras.is_first_year(call.version) else container.config.image
     try:
-        image: Image | None = call.engine.images.get(ref)
+        image: Image | None = images_of(call).get(ref)
     except PydockerdError:
         image = None
     if eras.is_first_year(call.version):

@@ -514,6 +514,62 @@ def test_settings_that_cannot_be_are_refused_by_name_and_nothing_changes(old: Ol
 
 
 @in_1_9
+def test_a_bind_in_start_covers_a_volume_until_a_start_without_it(old: Old, tmp_path: Path) -> None:
+    container = old.create("sh", "-c", "ls /data /more; echo x >/data/x", Volumes={"/data": {}, "/more": {}})
+    path = f"/containers/{container}/start"
+    before = old.inspect(container)["Volumes"]
+    assert before.keys() == {"/data", "/more"}
+    assert old.post(path, {"Privileged": False}).status == 204
+    old.post(f"/containers/{container}/wait")
+    assert old.inspect(container)["Volumes"] == before
+    assert old.post(path, {"Binds": [f"{tmp_path}:/data"]}).status == 204
+    old.post(f"/containers/{container}/wait")
+    assert old.inspect(container)["Volumes"] == {"/data": str(tmp_path), "/more": before["/more"]}
+    assert old.daemon.logs(container) == b"/data:\n\n/more:\n" * 2
+    assert (tmp_path / "x").read_text() == "x\n"
+    assert old.delete(f"/containers/{container}?v=1").status == 204
+    assert not any(Path(source).exists() for source in before.values())  # the covered one, too
+
+
+@in_1_9
+def test_volumes_and_name_servers_of_create_stay_when_start_has_settings(old: Old, tmp_path: Path) -> None:
+    source = old.create("true", query="?name=source", Volumes={"/data": {}})
+    container = old.create("true", VolumesFrom="source:ro", Dns=["10.1.2.3"])
+    assert old.post(f"/containers/{container}/start", {"Binds": [f"{tmp_path}:/b"]}).status == 204
+    old.post(f"/containers/{container}/wait")
+    shown = old.inspect(container)
+    assert (shown["Config"]["VolumesFrom"], shown["Config"]["Dns"]) == ("source:ro", ["10.1.2.3"])
+    volume = old.inspect(source)["Volumes"]["/data"]
+    assert shown["Volumes"] == {"/data": volume, "/b": str(tmp_path)}
+    assert shown["VolumesRW"] == {"/data": False, "/b": True}
+    assert shown["HostConfig"]["Binds"] == [f"{tmp_path}:/b"]
+
+
+def test_a_volume_that_start_would_have_to_make_is_refused_by_name(daemon: Daemon) -> None:
+    container = daemon.create("true", host={"Binds": ["named:/kept"]})
+    path = f"/containers/{container}/start"
+    reply = daemon.post(path, {"Binds": ["other:/data"]}, version="1.23")
+    assert (reply.status, b"a volume at /data that the container was not created with" in reply.data) == (400, True)
+    assert daemon.post(path, {"Binds": ["named:/moved"]}, version="1.23").status == 204
+    daemon.wait(container)
+    assert [mount["Destination"] for mount in daemon.inspect(container)["Mounts"]] == ["/moved"]
+    daemon.delete(f"/containers/{container}?v=1")
+    daemon.delete("/volumes/named")
+
+
+@in_1_9
+def test_privileges_and_lxc_settings_of_start_have_their_effect(old: Old) -> None:
+    container = old.create("sh", "-c", "grep CapEff /proc/self/status")
+    body = {"Privileged": True, "LxcConf": [{"Key": "lxc.cgroup.cpu.shares", "Value": "77"}]}
+    for given in (None, body, {"Privileged": False}):
+        assert old.post(f"/containers/{container}/start", given).status == 204
+        old.post(f"/containers/{container}/wait")
+    plain, privileged, again = (int(line.split()[1], 16) for line in old.daemon.logs(container).splitlines())
+    assert plain == again != privileged
+    assert plain & privileged == plain
+
+
+@in_1_9
 def test_a_running_container_keeps_its_settings(old: Old, tmp_path: Path) -> None:
     container = old.run("sleep", "100")
     reply = old.post(f"/containers/{container}/start", {"Binds": [f"{tmp_path}:/b"]})
