@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import wire
 from daemons import Daemon, Reply, until
-from wire import frames, read_head, read_to_end
+from wire import frames, objects, read_head, read_to_end
 
 from dockerd_py.api.first_year import DEPRECATED_MAPPING
 
@@ -690,7 +690,7 @@ def test_events_are_those_of_the_time(old: Old) -> None:
         seen = b""
         while seen.count(b"}") < 5:
             seen += client.recv(65536)
-    assert [json.loads(one + b"}")["status"] for one in seen.split(b"}")[:-1]] == [
+    assert [event["status"] for event in objects(seen)] == [
         "create", "start", "kill", "die", "destroy"
     ]  # fmt: skip
 
