@@ -43,6 +43,7 @@ FLAGS = (
     Flag(("-r", "--restart"), "bool", help="Start again what ran when the host went down; see pydockerd(8)"),
     Flag(("--start-timeout",), "int", DEFAULT_START_TIMEOUT, help="Seconds that the start of a container may take"),
     Flag(("--runtime",), default=DEFAULT_RUNTIME, help="The OCI runtime: a name on the PATH or an absolute path"),
+    Flag(("--api-enable-cors",), "bool", help="Let web pages of any origin use the Remote API"),
     Flag(("-e", "--exec-driver"), default=DEFAULT_EXEC_DRIVER, help="native or lxc: both mean the OCI runtime"),
     Flag(("--config",), default=str(DEFAULT_CONFIG_FILE), help="File with the same settings, as YAML"),
 )
@@ -56,7 +57,6 @@ NOT_YET = (
     Flag(("--ip",)),
     Flag(("--icc",), "bool"),
     Flag(("--mtu",), "int"),
-    Flag(("--api-enable-cors",), "bool"),
 )
 """The first year's settings whose part of the engine is not there yet."""
 
@@ -82,6 +82,7 @@ class Config:
     restart: bool | None = None  # None: for containers of clients that know no restart policies
     start_timeout: int = DEFAULT_START_TIMEOUT  # seconds
     runtime: str = DEFAULT_RUNTIME
+    api_enable_cors: bool = False
     exec_driver: str = DEFAULT_EXEC_DRIVER  # said in the log, and of no other effect
     debug: bool = False
 
@@ -142,6 +143,7 @@ def load(parsed: flags.Parsed) -> Config:
         restart=bool(values["restart"]) if parsed.has("restart") or "restart" in settings else None,
         start_timeout=timeout,
         runtime=str(values["runtime"]),
+        api_enable_cors=bool(values["api-enable-cors"]),
         exec_driver=str(values["exec-driver"]),
         debug=bool(values["debug"]),
     )

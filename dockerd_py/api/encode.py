@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dockerd_py.api import eras, mounts
+from dockerd_py.api import encode_first_year, eras, mounts
 from dockerd_py.api.encode_confine import confinement
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import matches_repository, network_name
@@ -56,20 +56,19 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "ProcessLabel": "",
         "AppArmorProfile": container.apparmor,
         "ExecIDs": list(container.exec_ids) or None,
-        "HostConfig": _host_config(container),
+        "HostConfig": host_config(container),
         "GraphDriver": {"Data": None, "Name": container.driver},
         "Mounts": [mounts.mount(mount) for mount in container.mounts],
         "Config": config(container.config),
         "NetworkSettings": _network_settings(container),
     }
     _add_sizes(result, container)
+    if eras.spells_containers_as_first_year(version):
+        return encode_first_year.inspect(container, result, version)
     if eras.lists_volumes_by_target(version):
         shown = [mount for mount in container.mounts if mount.source]
         result["Volumes"] = {mount.target: mount.source for mount in shown}
         result["VolumesRW"] = {mount.target: not mount.read_only for mount in shown}
-    if eras.is_first_year(version):
-        result["ID"] = result.pop("Id")
-        result["State"]["Ghost"] = False
     return result
 
 
@@ -103,18 +102,22 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
         "Mounts": [mounts.mount(mount) for mount in container.mounts],
     }
     _add_sizes(result, container)
+    if eras.spells_containers_as_first_year(version):
+        return encode_first_year.summary(container, result, version)
     return result
 
 
 def status_text(state: State, version: ApiVersion) -> str:
     """ "Up 3 seconds", "Exited (0) 2 minutes ago", "Created"."""
+    if eras.knows_two_states(version):
+        return encode_first_year.status(state, duration(time.time_ns() - state.started_at))
     if state.running:
         up = f"Up {duration(time.time_ns() - state.started_at)}"
         return f"{up} (Paused)" if state.status is Status.PAUSED else up
     if state.status is Status.RESTARTING:
         return f"Restarting ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
     if state.status is Status.EXITED:
-        return eras.exit_status(version, state.exit_code, duration(time.time_ns() - state.finished_at))
+        return f"Exited ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
     return {Status.REMOVING: "Removal In Progress", Status.DEAD: "Dead"}.get(state.status, "Created")
 
 
@@ -236,7 +239,7 @@ def event(value: Event, version: ApiVersion) -> JsonObject:
     if value.type in ("container", "image"):
         result["status"] = value.action
         result["id"] = identity
-        if value.type == "container":
+        if value.type == "container" and eras.has_image_in_events(version):
             result["from"] = value.attributes.get("image", "")
     result["time"] = value.time // SECOND
     if not eras.is_first_year(version):
@@ -337,7 +340,8 @@ def _state(state: State) -> JsonObject:
     }
 
 
-def _host_config(container: Container) -> JsonObject:
+def host_config(container: Container) -> JsonObject:
+    """Docker's ``HostConfig``; what it says can be sent back to create."""
     host: HostConfig = container.host
     return {
         "Binds": [mounts.bind(bind) for bind in host.binds] or None,

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from signal import SIGKILL
@@ -50,7 +50,7 @@ from dockerd_py.engine.model import (
     WaitCondition,
     WaitResult,
 )
-from dockerd_py.engine.mount_model import VOLUME, Mount
+from dockerd_py.engine.mount_model import Mount
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths, Record, snapshot
 from dockerd_py.engine.restarts import Restarts
@@ -62,11 +62,13 @@ from dockerd_py.errors import (
     AmbiguousId,
     BadParameter,
     Conflict,
+    NameTaken,
     NoSuchContainer,
     NotRunning,
     NotSupported,
     PydockerdError,
     RuntimeFailed,
+    StillRunning,
     TimedOut,
 )
 from dockerd_py.runtime.crun import Runc
@@ -187,16 +189,8 @@ class Containers:
             raise PydockerdError("Cannot create container with more than 127 parents")
         merged = settings.merge(config, image.config)
         path, *args = settings.command_of(merged)
-        host = self._with_ids(lxcconf.apply(host))
-        warnings = settings.check(merged, host, min_memory) + confine.check(merged, host, self._facts)
-        check_restart_policy(host.restart, auto_remove=host.auto_remove)
-        log_driver = host.log_driver or self._log_driver
-        host = replace(host, log_options=logsettings.effective(host, self._log_driver, self._log_options))
-        logsettings.check(log_driver, host.log_options)
-        mounted = mounts.plan(
-            merged, host, mounts_of=self._mounts_of, data=self._store.volumes.data, root=self._paths.root
-        )
-        await asyncio.to_thread(mounts.check_sources, mounted)
+        host, warnings = self._check(merged, host, min_memory)
+        mounted = await self._plan_mounts(merged, host)
         if name:
             self._check_free(name)
         container_id = ids.new_id()
@@ -209,7 +203,7 @@ class Containers:
             host=host,
             state=State(),
             driver=self._store.driver.name,
-            log_driver=log_driver,
+            log_driver=host.log_driver or self._log_driver,
             path=path,
             args=tuple(args),
             runtime=self._check_runtime(host.runtime),
@@ -254,7 +248,7 @@ class Containers:
             raise Conflict(f"removal of container {record.name} is already in progress")
         if record.state.active:
             if not force:
-                raise Conflict(
+                raise StillRunning(
                     f"You cannot remove a {record.state.status.value} container {record.id}. "
                     "Stop the container before attempting removal or force remove"
                 )
@@ -279,8 +273,8 @@ class Containers:
             if record.monitor is not None:  # attached to, never started
                 monitor, record.monitor = record.monitor, None
                 await attach.dismiss(monitor)
-            going = [mount.name for mount in record.mounts if mount.type == VOLUME and mount.anonymous and volumes]
-            async with record.content_lock, self._volumes.reserved(record.volumes):
+            going = self._volumes.unnamed_of(record) if volumes else []
+            async with record.content_lock, self._volumes.reserved((*record.volumes, *going)):
                 self._volumes.removed(await self._store.remove_container(record.id, going))
         finally:
             record.removing = False
@@ -334,9 +328,28 @@ class Containers:
 
     # Running
 
-    async def start(self, ref: str) -> None:
-        """Raises NoSuchContainer, AlreadyInState, CommandNotFound, CommandNotExecutable, RuntimeFailed, TimedOut."""
-        await self._lifecycle.start(self.record(ref))
+    async def start(
+        self, ref: str, host: HostConfig | None = None, *, min_memory: int = resources.MIN_MEMORY
+    ) -> None:
+        """``host``: put in the place of its settings before it starts, and kept.
+
+        Raises NoSuchContainer, AlreadyInState, CommandNotFound, CommandNotExecutable, RuntimeFailed, TimedOut;
+        BadParameter, NotSupported and Conflict for ``host``, which then is not kept.
+        """
+        record = self.record(ref)
+        if host is None:
+            await self._lifecycle.start(record)
+            return
+        wanted, _ = self._check(record.config, host, min_memory)
+        planned = await self._plan_mounts(record.config, wanted)
+        runtime = self._check_runtime(wanted.runtime)
+
+        async def prepare() -> None:
+            mounted = mounts.replanned(record.mounts, planned, lambda name: self._volumes.has(record, name))
+            log_driver = wanted.log_driver or self._log_driver
+            await self._updates.replace(record, wanted, mounted, log_driver=log_driver, runtime=runtime)
+
+        await self._lifecycle.start(record, prepare=prepare)
 
     async def pause(self, ref: str) -> None:
         """Freeze all its processes.  Raises NoSuchContainer, Conflict, NotRunning, NotSupported, TimedOut."""
@@ -487,6 +500,26 @@ class Containers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _check(self, config: ContainerConfig, host: HostConfig, min_memory: int) -> tuple[HostConfig, Sequence[str]]:
+        """The settings of a container, already merged with its image's, as they are kept; and warnings.
+
+        Raises BadParameter, NotSupported, NoSuchContainer.
+        """
+        host = self._with_ids(lxcconf.apply(host))
+        warnings = settings.check(config, host, min_memory) + confine.check(config, host, self._facts)
+        check_restart_policy(host.restart, auto_remove=host.auto_remove)
+        host = replace(host, log_options=logsettings.effective(host, self._log_driver, self._log_options))
+        logsettings.check(host.log_driver or self._log_driver, host.log_options)
+        return host, warnings
+
+    async def _plan_mounts(self, config: ContainerConfig, host: HostConfig) -> tuple[Mount, ...]:
+        """Raises BadParameter, NotSupported, NoSuchContainer."""
+        planned = mounts.plan(
+            config, host, mounts_of=self._mounts_of, data=self._store.volumes.data, root=self._paths.root
+        )
+        await asyncio.to_thread(mounts.check_sources, planned)
+        return planned
+
     def _check_runtime(self, asked: str) -> str:
         """The name of the runtime meant.  Raises BadParameter; NotSupported where it would leave the scope."""
         runtime = self._runtimes.get(asked)
@@ -503,10 +536,7 @@ class Containers:
     def _check_free(self, name: str) -> None:
         holder = self._by_name.get(name)
         if holder is not None:
-            raise Conflict(
-                f'Conflict. The container name "/{name}" is already in use by container "{holder.id}". '
-                "You have to remove (or rename) that container to be able to reuse that name."
-            )
+            raise NameTaken(name, holder.id)
 
 
 def row_of(record: Record) -> ContainerRow:

@@ -103,8 +103,10 @@ class Lifecycle:
 
     # Start
 
-    async def start(self, record: Record, *, again: bool = False) -> None:
-        """``again``: by its restart policy, not by somebody."""
+    async def start(
+        self, record: Record, *, again: bool = False, prepare: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """``again``: by its restart policy, not by somebody.  ``prepare`` runs once it is sure that it can start."""
         async with record.lock:
             if record.gone or record.removing:
                 raise Conflict(f"container {record.name} is being removed")
@@ -112,6 +114,8 @@ class Lifecycle:
                 raise Conflict(f"cannot start the paused container {record.name}, try unpause instead")
             if record.state.running or (record.state.status is Status.RESTARTING and not again):
                 raise AlreadyInState(f"container {record.name} is already running")
+            if prepare is not None:
+                await prepare()
             before = Status.EXITED if again else record.state.status
             restarts = record.state.restarts + 1 if again else 0
             record.state = with_state(record, restarts=restarts, stopped_by_hand=False)

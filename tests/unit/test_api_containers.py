@@ -147,7 +147,7 @@ def test_the_first_year_knows_no_304(daemon: Daemon) -> None:
     container = daemon.run_detached("sh", "-c", TRAP, name="early")
     until(lambda: daemon.logs(container) == b"up\n")
     reply = daemon.post("/containers/early/start", version="1.9")
-    assert (reply.status, reply.data[:35]) == (500, b"Cannot start container early: conta")
+    assert (reply.status, reply.data[:43]) == (500, b"Cannot start container early: The container")
     assert daemon.post("/containers/early/stop", version="1.9").status == 204
     assert daemon.post("/containers/early/stop", version="1.9").status == 204
 
@@ -184,8 +184,6 @@ def test_settings_in_start_belong_to_old_versions_only(daemon: Daemon) -> None:
     path = f"/containers/{container}/start"
     reply = daemon.post(path, {"Binds": ["/a:/b"]}, version="1.24")
     assert (reply.status, b"non-empty request body" in reply.data) == (400, True)
-    reply = daemon.post(path, {"Binds": ["/a:/b"]}, version="1.9")
-    assert (reply.status, reply.data.endswith(b"give them to create\n")) == (400, True)
     empty = {"Binds": None, "LxcConf": [], "Privileged": False, "PortBindings": {}, "Links": None}
     assert daemon.post(path, empty, version="1.9").status == 204
 
