@@ -6,6 +6,7 @@ version has no part for yet is refused by its name, wherever it is given.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ DEFAULT_PIDFILE = "/run/pydockerd.pid"
 DEFAULT_GROUP = "pydocker"
 DEFAULT_START_TIMEOUT = 60
 DEFAULT_RUNTIME = "crun"
+DEFAULT_UNPACK_LIMIT = 100 << 30
 
 FLAGS = (
     Flag(("-v", "--version"), "bool", help="Print the version and quit"),
@@ -38,6 +40,10 @@ FLAGS = (
     Flag(("--log-driver",), help="journald, json-file or none; by default journald where systemd runs"),
     Flag(("--start-timeout",), "int", DEFAULT_START_TIMEOUT, help="Seconds that the start of a container may take"),
     Flag(("--runtime",), default=DEFAULT_RUNTIME, help="The OCI runtime: a name on the PATH or an absolute path"),
+    Flag(
+        ("--unpack-limit",), "size", DEFAULT_UNPACK_LIMIT, metavar="SIZE",
+        help="Most bytes of an archive, uncompressed, in import, load and cp (100g); 0 for no limit",
+    ),
     Flag(("--config",), default=str(DEFAULT_CONFIG_FILE), help="File with the same settings, as YAML"),
 )
 
@@ -76,6 +82,7 @@ class Config:
     log_driver: str = ""
     start_timeout: int = DEFAULT_START_TIMEOUT  # seconds
     runtime: str = DEFAULT_RUNTIME
+    unpack_limit: int = DEFAULT_UNPACK_LIMIT  # bytes; 0 for no limit
     debug: bool = False
 
     @property
@@ -112,8 +119,9 @@ def load(parsed: flags.Parsed) -> Config:
         return _value(parsed, flag)
 
     values = {flag.key: pick(flag) for flag in FLAGS if flag.key not in ONLY_FLAGS}
-    hosts, pidfile, timeout = values["host"], values["pidfile"], values["start-timeout"]
+    hosts, pidfile, timeout, limit = (values[key] for key in ("host", "pidfile", "start-timeout", "unpack-limit"))
     assert isinstance(hosts, list)
+    assert isinstance(limit, int)
     assert isinstance(timeout, int)
     if timeout < 1:
         raise ConfigError(f"--start-timeout must be at least 1 second, not {timeout}")
@@ -131,6 +139,7 @@ def load(parsed: flags.Parsed) -> Config:
         log_driver=log_driver,
         start_timeout=timeout,
         runtime=str(values["runtime"]),
+        unpack_limit=limit,
         debug=bool(values["debug"]),
     )
 
@@ -145,7 +154,7 @@ def _value(parsed: flags.Parsed, flag: Flag) -> flags.Value:
     match flag.kind:
         case "bool":
             return parsed.boolean(flag.key)
-        case "int":
+        case "int" | "size":
             return parsed.integer(flag.key)
         case "list":
             return parsed.strings(flag.key)
@@ -184,10 +193,17 @@ def _checked(path: Path, flag: Flag, value: object) -> flags.Value:
     elif flag.kind == "bool":
         if isinstance(value, bool):
             return value
+    elif flag.kind == "size":
+        with contextlib.suppress(ValueError):
+            if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+                return flags.parse_size(str(value))
     elif flag.kind == "int":
         if isinstance(value, int) and not isinstance(value, bool):
             return value
     elif isinstance(value, str):
         return value
-    kinds = {"list": "a text or a list of texts", "bool": "true or false", "int": "a whole number"}
+    kinds = {
+        "list": "a text or a list of texts", "bool": "true or false", "int": "a whole number",
+        "size": 'a number of bytes, or a text like "20g"',
+    }  # fmt: skip
     raise ConfigError(f"{path}: {flag.key} must be {kinds.get(flag.kind, 'a text')}, not {value!r}")

@@ -73,7 +73,7 @@ class Engine:
         runtime = Crun(root=str(config.exec_root / "runtime"), binary=_find_runtime(config.runtime))
         paths = Paths(config)
         config.exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        store = await Store.open(config.root, config.storage_driver)
+        store = await Store.open(config.root, config.storage_driver, config.unpack_limit)
         try:
             os.chdir(store.working_directory)
             units = await connect_units()
@@ -87,8 +87,8 @@ class Engine:
                 paths, store, images, lifecycle, events, log_driver=log_driver, runtime=Path(runtime.binary).name
             )
             images.users = containers.users_of
-            contents = Contents(paths, store, containers, images, units, events)
-            upkeep = Upkeep(config.root, store, containers, images, contents, events)
+            contents = Contents(paths, store, containers, images, units, events, config.unpack_limit)
+            upkeep = Upkeep(config, store, containers, images, contents, events)
             engine = cls(
                 config, store, units, launcher, lifecycle, containers, images, contents, upkeep, events, log_driver,
                 runtime,

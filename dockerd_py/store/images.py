@@ -22,7 +22,7 @@ from dockerd_py.store import image_config, reference
 from dockerd_py.store.archive.layertar import EMPTY_DIFF_ID
 from dockerd_py.store.db import Database
 from dockerd_py.store.holds import check_ready
-from dockerd_py.store.layers import Layer, LayerStore
+from dockerd_py.store.layers import Budget, Layer, LayerStore
 from dockerd_py.store.tasks import uninterrupted
 
 _LATEST = 2**63 - 1
@@ -77,10 +77,11 @@ class NewImage:
 class ImageStore:
     """The images of one driver.  ``load`` has to run before anything else."""
 
-    def __init__(self, db: Database, layers: LayerStore, driver: str) -> None:
+    def __init__(self, db: Database, layers: LayerStore, driver: str, unpack_limit: int = 0) -> None:
         self._db = db
         self._layers = layers
         self._driver = driver
+        self._unpack_limit = unpack_limit  # bytes that an import may have, uncompressed; 0: no limit
         self._images: dict[str, StoredImage] = {}
         self._tags: dict[tuple[str, str], str] = {}
         self._changing = asyncio.Lock()
@@ -147,7 +148,8 @@ class ImageStore:
                 self._point(connection, name, image.id)
             return image
 
-        async with self._layers.unpacked(source, progress=progress) as layer:
+        budget = Budget.of(self._unpack_limit)
+        async with self._layers.unpacked(source, progress=progress, budget=budget) as layer:
             return await uninterrupted(self._adopt(layer, record, name))
 
     async def derive(

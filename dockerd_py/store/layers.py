@@ -48,6 +48,27 @@ class Layer:
     size: int
 
 
+@dataclass
+class Budget:
+    """What archives may still unpack to, in bytes, headers included; None: what there is room for."""
+
+    left: int | None = None
+
+    @classmethod
+    def of(cls, limit: int) -> Budget:
+        """limit: bytes; 0 for none."""
+        return cls(limit or None)
+
+    @property
+    def limit(self) -> int:
+        """For a helper: bytes, 0 for none."""
+        return 0 if self.left is None else max(1, self.left)
+
+    def spend(self, size: int) -> None:
+        if self.left is not None:
+            self.left -= size
+
+
 @dataclass(frozen=True)
 class RwLayer:
     """A container's writable layer."""
@@ -96,12 +117,13 @@ class LayerStore:
         *,
         parent: str | None = None,
         progress: Callable[[int], None] | None = None,
+        budget: Budget | None = None,
     ) -> AsyncIterator[Layer]:
         """Unpack a tar as a layer on the chain ``parent``, for the length of the block: to be kept, the layer has to
         be passed to ``adopt`` inside it.  Its bytes are on the disk when the block begins.
 
-        Raises BadArchive, StoreError, BadParameter (too many layers), and whatever ``source`` raises; nothing is
-        left then.
+        ``budget`` pays for it; without one there is no limit.  Raises BadArchive, StoreError, BadParameter (too many
+        layers), and whatever ``source`` raises; nothing is left then.
         """
         self.check_room_on(parent)
         parents = self._cache_ids(parent)
@@ -112,8 +134,10 @@ class LayerStore:
             await self._driver.create(cache_id, parents)
             result = await unpack(
                 source, self._driver.target(cache_id), self._driver.whiteouts, progress,
-                keep=self._driver.directory(cache_id),
+                keep=self._driver.directory(cache_id), limit=budget.limit if budget else 0,
             )  # fmt: skip
+            if budget:
+                budget.spend(result.taken)
             with store_errors("cannot write the layer to the disk"):
                 await asyncio.to_thread(mounts.sync_filesystem, self._driver.home)
             yield Layer(cache_id, chain_id(parent, result.diff_id), result.diff_id, parent, result.size)

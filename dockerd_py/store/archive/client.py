@@ -22,6 +22,7 @@ class Unpacked:
     diff_id: str  # "sha256:<hex>" of the tar, uncompressed, to its last byte
     size: int  # bytes of the regular files
     entries: int
+    taken: int  # bytes of the tar, uncompressed
 
 
 async def unpack(
@@ -31,18 +32,20 @@ async def unpack(
     progress: Callable[[int], None] | None = None,
     *,
     keep: Path | None = None,
+    limit: int = 0,
 ) -> Unpacked:
     """Unpack the tar that ``source`` yields (plain, gzip, bzip2, xz or zstd) into the directory ``target``.
 
     ``progress`` is told the number of bytes taken so far.  ``keep`` is a directory, outside of ``target``, for what
-    ``outgoing.pack`` needs to write the same tar again.  Raises BadArchive, StoreError, and whatever ``source``
-    raises.  On any failure, and when cancelled, the helper is gone and ``target`` is the caller's to throw away.
+    ``outgoing.pack`` needs to write the same tar again.  ``limit`` is the most bytes that the tar may have,
+    uncompressed (0: as many as there is room for).  Raises BadArchive, StoreError, and whatever ``source`` raises.
+    On any failure, and when cancelled, the helper is gone and ``target`` is the caller's to throw away.
     """
-    arguments = [os.fspath(target), whiteouts.value, "" if keep is None else os.fspath(keep)]
+    arguments = [os.fspath(target), whiteouts.value, "" if keep is None else os.fspath(keep), str(limit)]
     result = await feed("unpack", arguments, source, "cannot unpack the archive", progress)
     if result["lost"]:
         log.warning("extended attributes that cannot be kept: %s", ", ".join(result["lost"]))
-    return Unpacked(result["diff_id"], result["size"], result["entries"])
+    return Unpacked(result["diff_id"], result["size"], result["entries"], result["taken"])
 
 
 async def feed(

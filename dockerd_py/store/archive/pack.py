@@ -8,7 +8,6 @@ then is worth nothing is for the reader to see to.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import traceback
@@ -16,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dockerd_py.errors import StoreError
+from dockerd_py.store.archive.answers import write_answer
 from dockerd_py.store.archive.skeleton import SKELETON, Contents, Raw, SkeletonReader, read_segments
 
 _MANY = 5
@@ -33,7 +33,7 @@ def main(target: str, keep: str, diff_id: str, answer_fd: str) -> None:
         answer = {"kind": "store", "error": f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")}
     except BaseException:  # noqa: BLE001 - the daemon logs it; nobody reads our own stderr
         answer = {"kind": "store", "error": f"the helper failed:\n{traceback.format_exc()}"}
-    os.write(int(answer_fd), json.dumps(answer).encode())
+    write_answer(int(answer_fd), answer)
     os._exit(0)
 
 

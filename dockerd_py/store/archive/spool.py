@@ -1,8 +1,9 @@
 """The helper program: lay an archive of images out in a directory, flat, whatever names are in it.
 
-Started by ``spooled`` with the directory (its root from then on), the most bytes that it may write there, and the
-descriptor for the answer.  Each file becomes ``<number>``; ``index`` (JSON) says which name it has in the archive, and
-what symbolic and hard links there are.  No name of the archive's ever becomes a name on the disk.
+Started by ``spooled`` with the directory (its root from then on), the most bytes that it may write there, the most
+that the archive may have uncompressed (0: no limit), and the descriptor for the answer.
+Each file becomes ``<number>``; ``index`` (JSON) says which name it has in the archive, and what symbolic and hard
+links there are.  No name of the archive's ever becomes a name on the disk.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import traceback
 from typing import Any
 
 from dockerd_py.errors import BadArchive
+from dockerd_py.store.archive.allowance import Allowance
+from dockerd_py.store.archive.answers import explain, write_answer
 from dockerd_py.store.archive.entries import Entry, entries
 from dockerd_py.store.archive.stream import RawInput, TarStream, open_decompressed
 
@@ -24,9 +27,9 @@ _MAX_ENTRIES = 50_000
 _MAX_NAMES = 8 << 20  # bytes of all names together
 
 
-def main(directory: str, limit: str, answer_fd: str) -> None:
+def main(directory: str, room: str, limit: str, answer_fd: str) -> None:
     try:
-        answer = _spool(directory, int(limit))
+        answer = _spool(directory, int(room), int(limit))
     except BadArchive as error:
         answer = {"kind": "archive", "error": str(error)}
     except MemoryError:
@@ -34,21 +37,21 @@ def main(directory: str, limit: str, answer_fd: str) -> None:
     except (ValueError, OverflowError, RecursionError) as error:
         answer = {"kind": "archive", "error": f"the archive is damaged: {error}"}
     except OSError as error:
-        answer = {"kind": "store", "error": error.strerror or str(error)}
+        answer = explain(error)
     except BaseException:  # noqa: BLE001 - the daemon logs it; nobody reads our own stderr
         answer = {"kind": "store", "error": f"the helper failed:\n{traceback.format_exc()}"}
-    os.write(int(answer_fd), json.dumps(answer).encode())
+    write_answer(int(answer_fd), answer)
     os._exit(0)
 
 
-def _spool(directory: str, limit: int) -> dict[str, Any]:
+def _spool(directory: str, room: int, limit: int) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     os.umask(0o077)
     source = open_decompressed(RawInput(0))
     os.chdir(directory)
     os.chroot(".")
     os.chdir("/")
-    stream = TarStream(source)
+    stream = TarStream(source, None, Allowance(limit, "."))
     files: dict[str, int] = {}
     links: dict[str, str] = {}
     count = names = written = 0
@@ -64,8 +67,8 @@ def _spool(directory: str, limit: int) -> dict[str, Any]:
         links.pop(name, None)
         if entry.isreg() and entry.sparse is None:
             written += entry.size
-            if written > limit:
-                raise BadArchive(f"its files take more than the {limit} bytes that are free for them")
+            if written > room:
+                raise BadArchive(f"its files take more than the {room} bytes that are free for them")
             _write(str(count), entry, stream)
             files[name] = count
         elif entry.islnk():
@@ -79,7 +82,7 @@ def _spool(directory: str, limit: int) -> dict[str, Any]:
     stream.finish()
     with open(INDEX, "w", encoding="utf-8", errors="surrogateescape") as file:
         json.dump({"files": files, "links": links}, file, ensure_ascii=True)
-    return {"entries": count, "size": written}
+    return {"taken": stream.tell()}
 
 
 def normal(name: str, entry: Entry, *, climbs: bool = False) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from dockerd_py.store.files import make_directory, store_errors
 
 _MAX_JSON = 4 << 20
 _MAX_ALL_JSON = 24 << 20
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 50
 _MAX_LINKS = 8
+_SEPARATORS = (b",", b":", b"[", b"{")
 _PIECE = 1 << 20
 _RESERVE = 0.05  # of the file system's free space, which an archive never gets
 
@@ -88,10 +91,11 @@ class Spooled:
 
 @asynccontextmanager
 async def spooled(
-    source: AsyncIterator[bytes], parent: Path, progress: Callable[[int], None] | None = None
+    source: AsyncIterator[bytes], parent: Path, progress: Callable[[int], None] | None = None, limit: int = 0
 ) -> AsyncIterator[Spooled]:
     """Lay the archive that ``source`` yields, plain or compressed, out below ``parent``; gone after the block.
 
+    ``limit`` is the most bytes that it may have, uncompressed (0: as many as there is room for).
     Raises BadArchive, StoreError and what ``source`` raises.
     """
     directory = parent / f"load-{secrets.token_hex(8)}"
@@ -100,8 +104,9 @@ async def spooled(
             make_directory(parent)
             directory.mkdir(0o700)
             room = os.statvfs(directory)
-        limit = int(room.f_bavail * room.f_frsize * (1 - _RESERVE))
-        await client.feed("spool", [os.fspath(directory), str(limit)], source, "cannot load the archive", progress)
+        free = int(room.f_bavail * room.f_frsize * (1 - _RESERVE))
+        arguments = [os.fspath(directory), str(free), str(limit)]
+        await client.feed("spool", arguments, source, "cannot load the archive", progress)
         text = await asyncio.to_thread((directory / spool.INDEX).read_text)
         yield Spooled(directory, json.loads(text))
     finally:
@@ -109,11 +114,27 @@ async def spooled(
 
 
 def parse(data: bytes, name: str) -> Any:
-    """JSON of a stranger's.  Raises BadArchive."""
+    """JSON of a stranger's, if it is small and flat enough for whoever handles it.  Raises BadArchive."""
+    if sum(map(data.count, _SEPARATORS)) > _MAX_VALUES:
+        raise BadArchive(f"{_show(name)} in the archive has too many values")
     try:
-        return json.loads(data)
+        value = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise BadArchive(f"{_show(name)} in the archive is no JSON") from None
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return value
+    raise BadArchive(f"{_show(name)} in the archive is nested too deeply")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _read(fd: int, update: Callable[[bytes], None] | None) -> bytes:
