@@ -13,7 +13,8 @@ from dockerd_py.errors import BadArchive
 
 _RESERVE = 0.05  # of what was free at the beginning: bytes, and files
 _MOST_RESERVED = 1 << 30
-_STEP = 8 << 20  # bytes of an archive between two looks at the disk
+_LONGEST_STEP = 8 << 20  # bytes of an archive between two looks at the disk
+_SHORTEST_STEP = 256 << 10
 
 
 class Allowance:
@@ -30,6 +31,9 @@ class Allowance:
         room = os.statvfs(where)
         self._bytes = min(int(room.f_bavail * room.f_frsize * _RESERVE), _MOST_RESERVED)
         self._files = int(room.f_favail * _RESERVE)
+        # A file may be no more than a header of 512 bytes.
+        steps = (_LONGEST_STEP, self._bytes // 2, self._files // 2 * 512 or _LONGEST_STEP)
+        self._step = max(_SHORTEST_STEP, min(steps))
 
     def take(self, size: int) -> None:
         """``size`` more bytes come.  Raises BadArchive for too many of them, and OSError (ENOSPC) before the disk is
@@ -40,7 +44,7 @@ class Allowance:
                 f"unpacked it is larger than the {self._limit} bytes that the daemon's --unpack-limit leaves for it"
             )
         if self._taken >= self._look_at:
-            self._look_at = self._taken + _STEP
+            self._look_at = self._taken + self._step
             room = os.statvfs(self._where)
             if room.f_bavail * room.f_frsize < self._bytes or room.f_favail < self._files:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

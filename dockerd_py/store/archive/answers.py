@@ -1,4 +1,4 @@
-"""The one line of JSON that a helper program answers with, on a pipe that is read only when the program has ended."""
+"""What the helper programs say: one line of JSON, on a pipe that is read only when the program has ended."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _ARCHIVE_ERRORS = (
     errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.ENOTDIR, errno.EFBIG, errno.EMLINK,
 )  # fmt: skip
 
+_SHOWN = 200
 _LONGEST = 4000  # characters of a message; a pipe takes 64 KiB before somebody reads it
 
 
@@ -25,8 +26,15 @@ def write_answer(fd: int, answer: dict[str, Any]) -> None:
 
 def explain(error: OSError) -> dict[str, str]:
     """What stopped the writing of files: the archive is to blame for some of it, the disk for the rest."""
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{show(os.fsdecode(error.filename))}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return {"kind": "store", "error": f"{where}no space left on the disk; free some and try again"}
     kind = "archive" if error.errno in _ARCHIVE_ERRORS else "store"
     return {"kind": kind, "error": f"{where}{error.strerror or error}"}
+
+
+def show(name: str) -> str:
+    """A name for a message: printable, whatever bytes are in it, and not too long."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

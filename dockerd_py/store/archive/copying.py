@@ -20,7 +20,8 @@ from typing import Any
 from dockerd_py.confined import mkdirs_in_root, open_in_root, stat_in_root
 from dockerd_py.errors import BadArchive, BadParameter, Denied, NotFound
 from dockerd_py.store.archive.allowance import Allowance
-from dockerd_py.store.archive.entries import Entry, entries, show
+from dockerd_py.store.archive.answers import show
+from dockerd_py.store.archive.entries import Entry, entries
 from dockerd_py.store.archive.extract import HARMLESS_DEVICES
 from dockerd_py.store.archive.layertar import LayerWriter
 from dockerd_py.store.archive.program import begin, own_mounts, run

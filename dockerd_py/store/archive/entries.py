@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, cast
 
 from dockerd_py.errors import BadArchive
+from dockerd_py.store.archive.answers import show
 from dockerd_py.store.archive.stream import TarStream
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ _ShortBlock: type[tarfile.HeaderError] = tarfile.TruncatedHeaderError  # type: i
 
 _PAX_XATTR = "SCHILY.xattr."
 _DECIMAL = re.compile(r"(-?)(\d+)(?:\.(\d*))?")
-_SHOWN = 200
 
 
 class Entry(tarfile.TarInfo):
@@ -137,13 +137,6 @@ def entries(stream: TarStream) -> Iterator[Entry]:
         raise BadArchive(f"the archive is damaged: {error}") from None
     except RecursionError:
         raise BadArchive("the archive is damaged: too many headers for one entry") from None
-
-
-def show(name: str) -> str:
-    """A name for a message: printable, whatever bytes are in it, and not too long."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def _check_global(headers: Mapping[str, str]) -> None:

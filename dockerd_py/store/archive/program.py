@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from dockerd_py.errors import BadArchive, PydockerdError
+from dockerd_py.store.archive.answers import show
 
 _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
@@ -74,7 +75,7 @@ def _explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, PydockerdError):
         return type(error).__name__, str(error)
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        where = f"{show(error.filename)}: " if isinstance(error.filename, str) else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return "StoreError", f"{where}no space left on the disk; free some and try again"
         kind = "BadParameter" if error.errno in _BLAMELESS else "StoreError"
