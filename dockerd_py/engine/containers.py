@@ -52,6 +52,8 @@ from dockerd_py.store.store import Store
 
 log = logging.getLogger(__name__)
 
+_REMOVALS = 5  # attempts at a container that others start meanwhile
+
 
 class Containers:
     def __init__(
@@ -169,19 +171,22 @@ class Containers:
         record = self.record(ref)
         if record.removing:
             raise Conflict(f"removal of container {record.name} is already in progress")
-        if record.state.running:
-            if not force:
-                raise Conflict(
-                    f"You cannot remove a running container {record.id}. "
-                    "Stop the container before attempting removal or force remove"
-                )
-            await self._lifecycle.kill_for_good(record)
-        async with record.lock:
-            if record.gone:
-                raise NoSuchContainer(ref)
+        for _ in range(_REMOVALS):
             if record.state.running:
-                raise Conflict(f"container {record.name} was started again while it was being removed")
-            await self._remove(record)
+                if not force:
+                    raise Conflict(
+                        f"You cannot remove a running container {record.id}. "
+                        "Stop the container before attempting removal or force remove"
+                    )
+                await self._lifecycle.kill_for_good(record)
+            async with record.lock:
+                if record.gone:
+                    raise NoSuchContainer(ref)
+                if not record.state.running:
+                    await self._remove(record)
+                    return
+                # A start had the lock before us.
+        raise Conflict(f"container {record.name} was started again and again while it was being removed")
 
     async def _remove(self, record: Record) -> None:
         record.removing = True
