@@ -91,10 +91,10 @@ class Config:
         return self.exec_root == Path(DEFAULT_EXEC_ROOT)
 
 
-def parse(argv: Sequence[str]) -> flags.Parsed:
-    """Read the command line.  Raises ConfigError, and flags.HelpRequested for ``--help``."""
+def parse(argv: Sequence[str], more: Sequence[Flag] = ()) -> flags.Parsed:
+    """Read the command line, with ``more`` flags than the daemon's.  Raises ConfigError, flags.HelpRequested."""
     try:
-        parsed = flags.parse((*FLAGS, *NOT_YET), argv)
+        parsed = flags.parse((*FLAGS, *more, *NOT_YET), argv)
     except flags.FlagError as error:
         raise ConfigError(str(error)) from error
     for flag in NOT_YET:

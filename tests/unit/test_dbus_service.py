@@ -487,7 +487,7 @@ def test_busctl_shows_the_tree(house: House) -> None:
 
 def test_an_image_is_imported_listed_used_and_removed(house: House, tmp_path: Path) -> None:
     archive = tmp_path / "image.tar"
-    archive.write_bytes(subprocess.run([MKIMAGE], stdout=subprocess.PIPE, check=True).stdout)
+    archive.write_bytes(subprocess.run([MKIMAGE, "busybox"], stdout=subprocess.PIPE, check=True).stdout)
 
     async def scenario(client: Client) -> None:
         with archive.open("rb") as file:
