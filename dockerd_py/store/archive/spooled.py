@@ -121,8 +121,11 @@ def parse(data: bytes, name: str) -> Any:
         value = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise BadArchive(f"{_show(name)} in the archive is no JSON") from None
+    escapes = b"\\u" in data
     level = [value]
     for _ in range(_MAX_DEPTH):
+        if escapes and not all(map(_is_text, level)):
+            raise BadArchive(f"{_show(name)} in the archive holds text that is not Unicode, or zero bytes")
         level = [inner for each in level for inner in _inside(each)]
         if not level:
             return value
@@ -130,7 +133,16 @@ def parse(data: bytes, name: str) -> Any:
 
 
 def _inside(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return value if isinstance(value, list) else ()
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a text, if it is one, can be written out again and given to a program."""
+    if not isinstance(value, str):
+        return True
+    return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _no_constant(name: str) -> None:
