@@ -20,10 +20,10 @@ pytestmark = needs_root
 AT_ONCE = 20
 
 
-@pytest.fixture(params=["overlay", "vfs"])
-def crowded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon that has busybox, and in the end nothing but what its rows speak of."""
-    one = Daemon(tmp_path, "-s", request.param)
+@pytest.fixture(scope="module", params=["overlay", "vfs"])
+def crowded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that has busybox, and in the end, after all the tests, nothing but what its rows speak of."""
+    one = Daemon(tmp_path_factory.mktemp("crowded"), "-s", request.param)
     one.start()
     one.import_busybox()
     yield one
