@@ -13,6 +13,7 @@ from dockerd_py.errors import BadArchive
 
 _RESERVE = 0.05  # of what was free at the beginning: bytes, and files
 _MOST_RESERVED = 1 << 30
+_LEAST_RESERVED = 16 << 20  # on a disk that is nearly full, what was just removed has to fit again
 _LONGEST_STEP = 8 << 20  # bytes of an archive between two looks at the disk
 _SHORTEST_STEP = 256 << 10
 
@@ -29,10 +30,11 @@ class Allowance:
         self._taken = 0
         self._look_at = 0
         room = os.statvfs(where)
-        self._bytes = min(int(room.f_bavail * room.f_frsize * _RESERVE), _MOST_RESERVED)
+        reserve = min(int(room.f_bavail * room.f_frsize * _RESERVE), _MOST_RESERVED)
+        self._bytes = reserve if reserve >= _LEAST_RESERVED else 0
         self._files = int(room.f_favail * _RESERVE)
         # A file may be no more than a header of 512 bytes.
-        steps = (_LONGEST_STEP, self._bytes // 2, self._files // 2 * 512 or _LONGEST_STEP)
+        steps = (_LONGEST_STEP, self._bytes // 2 or _LONGEST_STEP, self._files // 2 * 512 or _LONGEST_STEP)
         self._step = max(_SHORTEST_STEP, min(steps))
 
     def take(self, size: int) -> None:
