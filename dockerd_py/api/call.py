@@ -105,6 +105,9 @@ class Call:
     # The body
 
     async def body(self) -> bytes:
+        encoding = self.request.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("", "identity"):
+            raise BadParameter(f"Bad parameter: Content-Encoding {encoding!r} is not supported for this request")
         chunks = bytearray()
         async for chunk in self.upload():
             chunks += chunk

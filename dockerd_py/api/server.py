@@ -81,6 +81,8 @@ class ApiServer:
         http = self._http = web.Server(
             self._handle,
             access_log=None,
+            # Unpacked here, a body could take any memory; archives are unpacked by a helper, whatever packed them.
+            auto_decompress=False,
             read_bufsize=READ_BUFFER,
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_LINE,

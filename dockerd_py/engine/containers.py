@@ -81,6 +81,8 @@ from dockerd_py.units.base import Units
 
 log = logging.getLogger(__name__)
 
+_REMOVALS = 5  # attempts at a container that others start meanwhile
+
 
 class Containers:
     def __init__(
@@ -246,19 +248,22 @@ class Containers:
         record = self.record(ref)
         if record.removing:
             raise Conflict(f"removal of container {record.name} is already in progress")
-        if record.state.active:
-            if not force:
-                raise StillRunning(
-                    f"You cannot remove a {record.state.status.value} container {record.id}. "
-                    "Stop the container before attempting removal or force remove"
-                )
-            await self._end_for_removal(record)
-        async with record.lock:
-            if record.gone:
-                raise NoSuchContainer(ref)
+        for _ in range(_REMOVALS):
             if record.state.active:
-                raise Conflict(f"container {record.name} was started again while it was being removed")
-            await self._remove(record, volumes)
+                if not force:
+                    raise StillRunning(
+                        f"You cannot remove a {record.state.status.value} container {record.id}. "
+                        "Stop the container before attempting removal or force remove"
+                    )
+                await self._end_for_removal(record)
+            async with record.lock:
+                if record.gone:
+                    raise NoSuchContainer(ref)
+                if not record.state.active:
+                    await self._remove(record, volumes)
+                    return
+                # A start had the lock before us.
+        raise Conflict(f"container {record.name} was started again and again while it was being removed")
 
     async def _end_for_removal(self, record: Record) -> None:
         if record.state.status is Status.RESTARTING:

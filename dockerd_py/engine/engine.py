@@ -86,7 +86,7 @@ class Engine:
             log.info("the exec driver %s means %s", config.exec_driver, runtimes.default)
         paths = Paths(config)
         config.exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        store = await Store.open(config.root, config.storage_driver)
+        store = await Store.open(config.root, config.storage_driver, config.unpack_limit)
         try:
             os.chdir(store.working_directory)
             units = await connect_units()
@@ -107,8 +107,8 @@ class Engine:
                 log_driver=log_driver, log_options=dict(config.log_options), runtimes=runtimes, facts=facts,
             )  # fmt: skip
             images.users, images.in_use = containers.users_of, containers.images_in_use
-            contents = Contents(paths, store, containers, images, volumes, units, events)
-            upkeep = Upkeep(config.root, store, containers, images, contents, events)
+            contents = Contents(paths, store, containers, images, volumes, units, events, config.unpack_limit)
+            upkeep = Upkeep(config, store, containers, images, contents, events)
             execs = Execs(config, paths, containers, lifecycle, units, events, runtimes)
             engine = cls(
                 config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, volumes, events,

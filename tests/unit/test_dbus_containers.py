@@ -266,7 +266,7 @@ def test_a_reader_that_never_reads_holds_nobody_up_and_ends_with_its_caller(hous
 
 def test_an_image_is_imported_listed_used_and_removed(house: House, tmp_path: Path) -> None:
     archive = tmp_path / "image.tar"
-    archive.write_bytes(subprocess.run([MKIMAGE], stdout=subprocess.PIPE, check=True).stdout)
+    archive.write_bytes(subprocess.run([MKIMAGE, "busybox"], stdout=subprocess.PIPE, check=True).stdout)
 
     async def scenario(client: Client) -> None:
         with archive.open("rb") as file:
@@ -283,7 +283,7 @@ def test_an_image_is_imported_listed_used_and_removed(house: House, tmp_path: Pa
     house.play(scenario)
 
 
-def test_an_image_that_is_no_archive_isrefused(house: House) -> None:
+def test_an_image_that_is_no_archive_is_refused(house: House) -> None:
     async def scenario(client: Client) -> None:
         reading, writing = os.pipe()
         os.write(writing, b"this is no tar" * 100)
