@@ -311,6 +311,7 @@ class Execs:
                 log=call.log,
                 pid_file=call.pid_file,
                 console=call.console,
+                directory=call.directory,
                 size=console_size if all(console_size) else config.console_size,
                 stdin=config.attach_stdin and fd is not None,
                 streams=[] if fd is None else streams,
