@@ -16,6 +16,8 @@ from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import matches_repository, network_name
 from dockerd_py.api.routing import ApiVersion
 from dockerd_py.api.times import SECOND, duration, rfc3339
+from dockerd_py.engine import health_model
+from dockerd_py.engine.health_model import Health, HealthStatus
 from dockerd_py.engine.model import (
     Container,
     ContainerConfig,
@@ -113,12 +115,21 @@ def status_text(state: State, version: ApiVersion) -> str:
         return encode_first_year.status(state, duration(time.time_ns() - state.started_at))
     if state.running:
         up = f"Up {duration(time.time_ns() - state.started_at)}"
-        return f"{up} (Paused)" if state.status is Status.PAUSED else up
+        return f"{up} ({_condition(state)})" if _condition(state) else up
     if state.status is Status.RESTARTING:
         return f"Restarting ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
     if state.status is Status.EXITED:
         return f"Exited ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
     return {Status.REMOVING: "Removal In Progress", Status.DEAD: "Dead"}.get(state.status, "Created")
+
+
+def _condition(state: State) -> str:
+    if state.status is Status.PAUSED:
+        return "Paused"
+    if state.health is None:
+        return ""
+    starting = state.health.status is HealthStatus.STARTING
+    return "health: starting" if starting else state.health.status.value
 
 
 def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
@@ -314,6 +325,10 @@ def config(value: ContainerConfig) -> JsonObject:
         result["StopSignal"] = value.stop_signal
     if value.stop_timeout is not None:
         result["StopTimeout"] = value.stop_timeout
+    if value.healthcheck is not None:
+        result["Healthcheck"] = health_model.to_json(value.healthcheck)
+    if value.shell:
+        result["Shell"] = list(value.shell)
     return result
 
 
@@ -325,6 +340,7 @@ def _command_line(container: Container, version: ApiVersion) -> str:
 
 
 def _state(state: State) -> JsonObject:
+    health = {} if state.health is None else {"Health": _health(state.health)}
     return {
         "Status": state.status.value,
         "Running": state.active,
@@ -337,6 +353,23 @@ def _state(state: State) -> JsonObject:
         "Error": state.error,
         "StartedAt": rfc3339(state.started_at),
         "FinishedAt": rfc3339(state.finished_at),
+        **health,
+    }
+
+
+def _health(value: Health) -> JsonObject:
+    return {
+        "Status": value.status.value,
+        "FailingStreak": value.failing_streak,
+        "Log": [
+            {
+                "Start": rfc3339(probe.start),
+                "End": rfc3339(probe.end),
+                "ExitCode": probe.exit_code,
+                "Output": probe.output,
+            }
+            for probe in value.log
+        ],
     }
 
 

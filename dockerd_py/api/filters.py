@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from dockerd_py.api.fields import parse_object
 from dockerd_py.api.times import parse_moment
+from dockerd_py.engine.health_model import HealthStatus
 from dockerd_py.engine.model import Container, Event, Image, Status
 from dockerd_py.engine.mount_model import Volume
 from dockerd_py.errors import BadParameter, NotSupported, PydockerdError
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
 
 Filters = dict[str, tuple[str, ...]]
 
-_CONTAINER = frozenset(("id", "name", "status", "exited", "label", "ancestor", "before", "since", "volume", "network"))
-_CONTAINER_LATER = frozenset(("expose", "publish", "health", "is-task", "isolation"))
+_CONTAINER = frozenset((
+    "id", "name", "status", "exited", "label", "ancestor", "before", "since", "volume", "network", "expose", "publish",
+    "health", "is-task",
+))  # fmt: skip
+_CONTAINER_LATER = frozenset(("isolation",))  # of Windows
+_NO_HEALTH = "none"
 _IMAGE = frozenset(("dangling", "label", "reference", "before", "since", "until"))
 _PRUNE_CONTAINERS = frozenset(("label", "label!", "until"))
 _VOLUME = frozenset(("dangling", "name", "label", "driver"))
@@ -56,30 +61,40 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
     for status in filters.get("status", ()):
         if status not in {known.value for known in Status}:
             raise BadParameter(f"invalid filter 'status={status}'")
+    for health in filters.get("health", ()):
+        if health not in {_NO_HEALTH, *(known.value for known in HealthStatus)}:
+            raise BadParameter(f"invalid filter 'health={health}'")
+    exposed = _ports(filters, "expose")
+    _ports(filters, "publish")  # there are none that are published
+    of_tasks = {_boolean("is-task", value) for value in filters.get("is-task", ())}
     exited = [_integer("exited", code) for code in filters.get("exited", ())]
     names = [_expression("name", name) for name in filters.get("name", ())]
     before = [engine.containers.get(ref).created for ref in filters.get("before", ())]
     since = [engine.containers.get(ref).created for ref in filters.get("since", ())]
     ancestors = {_ancestor(engine, ref) for ref in filters.get("ancestor", ())}
+    identities = [_expression("id", ref) for ref in filters.get("id", ())]
 
     def passes(container: Container) -> bool:
         state = container.state
         mounted = [(mount.name, mount.source, mount.target) for mount in container.mounts]
         return (
-            _any(filters, "id", container.id.startswith)
+            (not identities or any(identity.search(container.id) for identity in identities))
             and _any(filters, "status", lambda status: status == state.status.value)
             and (not exited or (state.status is Status.EXITED and state.exit_code in exited))
+            and _any(filters, "health", lambda health: health == (state.health.status if state.health else _NO_HEALTH))
+            and (not filters.get("expose") or bool(exposed.intersection(container.config.exposed_ports)))
+            and not filters.get("publish")
+            and (not of_tasks or False in of_tasks)
             and (not names or any(name.search(container.name) or name.search("/" + container.name) for name in names))
             and all(_has_label(container.config.labels, label) for label in filters.get("label", ()))
-            and (not filters.get("ancestor") or container.image_id in ancestors)
+            and (not filters.get("ancestor") or bool(ancestors.intersection(_lineage(engine, container.image_id))))
             and all(container.created < limit for limit in before)
             and all(container.created > limit for limit in since)
             and _any(filters, "volume", lambda v: any(v in mount for mount in mounted))
             and _any(filters, "network", lambda network: network == network_name(container))
         )
 
-    every_state = bool({"status", "exited", "before", "since"} & filters.keys())
-    return passes, every_state
+    return passes, bool(filters.get("status"))
 
 
 def image_filter(text: str, engine: Engine) -> Callable[[Image], bool]:
@@ -218,6 +233,29 @@ def _ancestor(engine: Engine, ref: str) -> str:
         return engine.images.get(ref).id
     except PydockerdError:
         return ""  # an image that is not there has no containers
+
+
+def _lineage(engine: Engine, image_id: str) -> Iterator[str]:
+    """An image and those that it was made from, as far as they are here."""
+    while image_id:
+        yield image_id
+        try:
+            image_id = engine.images.get(image_id).parent_id
+        except PydockerdError:
+            return
+
+
+def _ports(filters: Filters, name: str) -> set[str]:
+    """The ports ("80/tcp") that the values of a filter name: ``80``, ``80/udp``, ``80-90/tcp``."""
+    found: set[str] = set()
+    for value in filters.get(name, ()):
+        numbers, _, protocol = value.partition("/")
+        first, _, last = numbers.partition("-")
+        ends = [text for text in (first, last or first) if text.isascii() and text.isdigit() and len(text) < 6]
+        if len(ends) != 2 or protocol not in ("", "tcp", "udp", "sctp") or not int(ends[0]) <= int(ends[1]) < 65536:
+            raise BadParameter(f"invalid filter '{name}={value}'")
+        found.update(f"{port}/{protocol or 'tcp'}" for port in range(int(ends[0]), int(ends[1]) + 1))
+    return found
 
 
 def _integer(name: str, value: str) -> int:

@@ -17,6 +17,7 @@ from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.graph import Graph
+from dockerd_py.engine.health import HealthWatch
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Processes, Status, SystemInfo
@@ -53,6 +54,7 @@ class Engine:
         contents: Contents,
         upkeep: Upkeep,
         execs: Execs,
+        health: HealthWatch,
         volumes: Volumes,
         events: EventLog,
         default_log_driver: str,
@@ -72,6 +74,7 @@ class Engine:
         self._units = units
         self._launcher = launcher
         self._lifecycle = lifecycle
+        self._health = health
         self._runtimes = runtimes
         self._runtime_version = ""
 
@@ -110,11 +113,13 @@ class Engine:
             contents = Contents(paths, store, containers, images, volumes, units, events, config.unpack_limit)
             upkeep = Upkeep(config, store, containers, images, contents, events)
             execs = Execs(config, paths, containers, lifecycle, units, events, runtimes)
+            health = HealthWatch(paths, lifecycle, execs, events)
             engine = cls(
-                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, volumes, events,
-                log_driver, runtimes,
+                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, health, volumes,
+                events, log_driver, runtimes,
             )  # fmt: skip
             await Recovery(paths, store, units, containers, lifecycle, updates, execs, volumes).run()
+            health.resume(containers.records())
             restarts.resume(containers.records())
         except BaseException:
             await store.close()
@@ -124,6 +129,7 @@ class Engine:
     async def close(self) -> None:
         idle = not any(record.monitor for record in self.containers.records())
         self.events.close()
+        await self._health.close()
         await self.containers.close()
         await self._lifecycle.close()
         await self._launcher.close(idle=idle)

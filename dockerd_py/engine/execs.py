@@ -18,7 +18,7 @@ import logging
 import posixpath
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from signal import SIGKILL
 
 from dockerd_py import ids
@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 300.0
 KEPT = 2048
+STARTS_AT_ONCE = 8  # of those that the engine runs for itself
 RESIZE_SECONDS = 10.0  # that a resize waits for the start
 FAILED_EXIT_CODE = 126  # of what could not be started for another reason than the command
 LOST_EXIT_CODE = 137
@@ -99,6 +100,7 @@ class Execs:
         self._events = events
         self._planner = ExecPlanner(paths, runtimes)
         self._by_id: dict[str, _Exec] = {}
+        self._places = asyncio.Semaphore(STARTS_AT_ONCE)
         lifecycle.on_exec_event = self._told
         lifecycle.on_monitor_end = self._container_ended
 
@@ -208,25 +210,30 @@ class Execs:
     async def run(self, ref: str, config: ExecConfig, *, timeout: float, limit: int = 4096) -> RunResult:
         """Run a process to its end, without a client.  After ``timeout`` seconds it is killed.
 
+        No more than STARTS_AT_ONCE are started at once; the time that one waits for this does not count.  It is
+        forgotten when it has ended; one that runs when the daemon ends is ended by the next.
         limit: bytes of the output that are kept; the rest is read and thrown away.
         Raises as `create` and `start` do.
         """
-        exec_id = self.create(ref, config)
-        one = self._by_id[exec_id]
-        output = bytearray()
-        work = asyncio.ensure_future(self._collect(one, output, limit))
+        async with self._places:
+            one = self._by_id[self.create(ref, replace(config, unattended=True))]
+            begun = time.monotonic()
+            output = bytearray()
+            work = asyncio.ensure_future(self._collect(one, output, limit))
+            try:
+                await asyncio.wait((work, one.begun), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                await self._give_up(one, work)
+                raise
         try:
-            done, _ = await asyncio.wait((work,), timeout=timeout)
+            done, _ = await asyncio.wait((work,), timeout=max(0.0, begun + timeout - time.monotonic()))
             if not done:
                 await self._kill(one)
                 await asyncio.wait((work,), timeout=KILL_SECONDS)
             if work.done():
                 work.result()
         finally:
-            if not work.done():
-                work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
-                await asyncio.shield(self._kill(one))
+            await self._give_up(one, work)
         return RunResult(LOST_EXIT_CODE if one.exit_code is None else one.exit_code, bytes(output), not done)
 
     # After a restart
@@ -246,8 +253,12 @@ class Execs:
             begin = reply["next"]
         for message in found:
             config = configs.get(message["id"])
-            if config is not None and message["phase"] in ("running", "exited") and message["id"] not in self._by_id:
+            if config is None or message["phase"] not in ("running", "exited") or message["id"] in self._by_id:
+                continue
+            if not config.unattended:
                 self._take_over(record, message, config)
+            elif message["phase"] == "running":
+                await self._send_kill(monitor, message["id"])
         self._planner.clear(record, {one.id for one in self._by_id.values() if one.record is record})
 
     def _take_over(self, record: Record, message: Message, config: ExecConfig) -> None:
@@ -347,11 +358,23 @@ class Execs:
                 output += data[: limit - len(output)]
         await self._catch_up(one)
 
+    async def _give_up(self, one: _Exec, work: asyncio.Future[None]) -> None:
+        if not work.done():
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await asyncio.shield(self._kill(one))
+        if one.phase is not Phase.RUNNING:
+            self._forget(one)
+
     async def _kill(self, one: _Exec) -> None:
         monitor = one.record.monitor
         if monitor is not None and one.phase is Phase.RUNNING:
-            with contextlib.suppress(PydockerdError, asyncio.TimeoutError):  # it has ended meanwhile
-                await monitor.request("exec_kill", exec=one.id, signal=int(SIGKILL))
+            await self._send_kill(monitor, one.id)
+
+    @staticmethod
+    async def _send_kill(monitor: Monitor, exec_id: str) -> None:
+        with contextlib.suppress(PydockerdError, asyncio.TimeoutError):  # it has ended meanwhile
+            await monitor.request("exec_kill", exec=exec_id, signal=int(SIGKILL))
 
     # The end
 
@@ -414,10 +437,13 @@ class Execs:
         surplus = len(resting) - KEPT
         for index, one in enumerate(resting):  # the oldest first
             if index < surplus or (one.phase is Phase.EXITED and one.ended_at < since):
-                del self._by_id[one.id]
-                self._planner.forget(one.record, one.id)
-                with contextlib.suppress(ValueError):
-                    one.record.exec_ids.remove(one.id)
+                self._forget(one)
+
+    def _forget(self, one: _Exec) -> None:
+        self._by_id.pop(one.id, None)
+        self._planner.forget(one.record, one.id)
+        with contextlib.suppress(ValueError):
+            one.record.exec_ids.remove(one.id)
 
     def _publish(self, one: _Exec, action: str, **more: str) -> None:
         self._events.publish("container", action, one.record.id, one.record.attributes(execID=one.id, **more))

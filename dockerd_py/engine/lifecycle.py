@@ -24,7 +24,7 @@ from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import confine, forms, ipc, joining, logsettings, signals
+from dockerd_py.engine import confine, forms, health_model, ipc, joining, logsettings, signals
 from dockerd_py.engine.confine import Confinement
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
@@ -87,6 +87,7 @@ class Lifecycle:
         self._apparmor = AppArmor()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_exit: Callable[[Record], None] = lambda record: None
+        self.on_change: Callable[[Record], None] = lambda record: None  # whether it runs, or is paused
         self.on_exec_event: Callable[[Record, Message], None] = lambda record, message: None
         self.on_monitor_end: Callable[[Record], None] = lambda record: None
         self.is_restarted: Callable[[Record, State], Awaitable[bool]] = _never
@@ -134,6 +135,7 @@ class Lifecycle:
                 await asyncio.shield(self._undo_start(record, failure, before))
                 raise failure from error
             self._events.publish("container", "start", record.id, record.attributes())
+            self.on_change(record)
             record.settle_restart(started=True)
 
     async def _start(self, record: Record) -> None:
@@ -179,6 +181,7 @@ class Lifecycle:
             oom_killed=False,
             started_at=int(started["started_at"]),
             finished_at=0,
+            health=health_model.at_start(record.config.healthcheck, record.state.health),
         )
         await self.save(record)
 
@@ -322,6 +325,8 @@ class Lifecycle:
                 oom_killed=end.oom_killed,
             )
             record.log_end = LogPosition(end.epoch, end.ordinal)
+        record.state = with_state(record, health=health_model.at_end(record.state.health))
+        self.on_change(record)
         if await self.is_restarted(record, record.state):
             record.state = with_state(record, status=Status.RESTARTING)
         await self.save(record)
@@ -383,6 +388,7 @@ class Lifecycle:
         """What has been told to end must run for it."""
         if record.state.status is Status.PAUSED:
             record.state = with_state(record, status=Status.RUNNING)
+            self.on_change(record)
             await self.save(record)
             await self._units.thaw(record.scope)
             self._events.publish("container", "unpause", record.id, record.attributes())

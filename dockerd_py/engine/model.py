@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dockerd_py.engine.health_model import Health, Healthcheck
 from dockerd_py.engine.isolation import Namespaces, Resolver, Security, Tuning
 from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE, Bind, Mount, MountRequest
 from dockerd_py.units.base import Usage
@@ -41,6 +42,8 @@ class ContainerConfig:
     stop_timeout: int | None = None  # seconds
     network_disabled: bool = False
     on_build: tuple[str, ...] = ()
+    healthcheck: Healthcheck | None = None
+    shell: tuple[str, ...] = ()  # of commands that are one line, such as a health check's; (): /bin/sh -c
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class State:
     error: str = ""
     restarts: int = 0  # by its policy, since somebody last started it
     stopped_by_hand: bool = False  # or killed, since it was last started
+    health: Health | None = None  # None: it has no health check
 
     @property
     def running(self) -> bool:
@@ -236,6 +240,7 @@ class ExecConfig:
     working_dir: str = ""  # "": the container's
     detach_keys: str = ""
     console_size: tuple[int, int] = (0, 0)  # rows, columns
+    unattended: bool = False  # the engine runs it for itself, and a later one does not wait for it
 
 
 @dataclass(frozen=True)

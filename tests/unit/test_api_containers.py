@@ -90,8 +90,8 @@ def test_the_list_is_filtered_and_shows_names(daemon: Daemon) -> None:
     assert names("all=true&before=old1") == ["/new1"]
     assert names("since=old1") == ["/web1"]
     assert names(status=["exited"]) == ["/old1"]
-    assert names(exited={"3": True}, status={"running": False}) == ["/old1"]
-    assert names(exited=["4"]) == []
+    assert names("all=1", exited={"3": True}, status={"running": False}) == ["/old1"]
+    assert names("all=1", exited=["4"]) == names(exited=["3"]) == []
     assert names("all=1", name=["^/?o"]) == ["/old1"]
     assert names("all=1", ancestor=["busybox"], id=[identity[:20]]) == ["/new1"]
     assert names("all=1", ancestor=["nothing"]) == []
@@ -120,7 +120,9 @@ def test_a_container_whose_image_has_another_name_now_shows_the_images_id(daemon
     [
         ('{"nonsense":["x"]}', "invalid filter 'nonsense'"),
         ('{"status":["nonsense"]}', "invalid filter 'status=nonsense'"),
-        ('{"publish":["80"]}', "the filter 'publish' is not supported by this version"),
+        ('{"publish":["80/ip"]}', "invalid filter 'publish=80/ip'"),
+        ('{"expose":["90-80"]}', "invalid filter 'expose=90-80'"),
+        ('{"isolation":["hyperv"]}', "the filter 'isolation' is not supported by this version"),
         ('{"exited":["x"]}', "invalid filter 'exited=x'"),
         ('{"name":["("]}', "invalid filter 'name=('"),
         ('{"name":5}', "invalid filter 'name': its values must be a list of strings"),
