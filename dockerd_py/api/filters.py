@@ -29,14 +29,15 @@ _CONTAINER = frozenset((
 ))  # fmt: skip
 _CONTAINER_LATER = frozenset(("isolation",))  # of Windows
 _NO_HEALTH = "none"
+_NAMED = ("container", "volume", "network", "daemon")  # kinds of events that are told apart by name
 _IMAGE = frozenset(("dangling", "label", "reference", "before", "since", "until"))
 _PRUNE_CONTAINERS = frozenset(("label", "label!", "until"))
 _VOLUME = frozenset(("dangling", "name", "label", "driver"))
 _PRUNE_VOLUMES = frozenset(("label", "label!", "all"))
 _PRUNE_IMAGES = _PRUNE_CONTAINERS | {"dangling"}
 _NO_LATER: frozenset[str] = frozenset()
-_EVENT = frozenset(("type", "event", "container", "image", "volume", "label", "daemon", "scope"))
-_EVENT_LATER = frozenset(("network", "plugin", "service", "node", "secret", "config"))
+_EVENT = frozenset(("type", "event", "container", "image", "volume", "network", "label", "daemon", "scope"))
+_EVENT_LATER = frozenset(("plugin", "service", "node", "secret", "config"))
 
 
 def parse_filters(text: str, allowed: frozenset[str], later: frozenset[str]) -> Filters:
@@ -183,11 +184,9 @@ def event_filter(text: str) -> Callable[[Event], bool]:
         return (
             _any(filters, "type", lambda kind: kind == event.type)
             and _any(filters, "event", lambda action: action in (event.action, event.action.partition(":")[0]))
-            and _any(filters, "container", lambda ref: event.type == "container" and _names(event, ref, "name"))
-            and _any(filters, "volume", lambda ref: event.type == "volume" and event.id == ref)
-            and _any(filters, "image", lambda ref: _names(event, ref, "image" if event.type == "container" else "name"))
+            and all(_is_meant(event, kind, filters.get(kind)) for kind in _NAMED)
+            and _any(filters, "image", lambda ref: _is_of_image(event, ref))
             and all(_has_label(attributes, label) for label in filters.get("label", ()))
-            and _any(filters, "daemon", lambda ref: event.type == "daemon" and _names(event, ref, "name"))
             and _any(filters, "scope", lambda scope: scope == "local")
         )
 
@@ -212,10 +211,20 @@ def network_name(container: Container) -> str:
     return "bridge" if mode in ("", "default") else mode
 
 
-def _names(event: Event, ref: str, attribute: str) -> bool:
-    name = event.attributes.get(attribute, "")
+def _is_meant(event: Event, kind: str, refs: tuple[str, ...] | None) -> bool:
+    """Whether an event is of a thing that is meant: one whose name or id begins so, as in Docker."""
+    if not refs:
+        return True
+    name = event.attributes.get("name", "")
+    return event.type == kind and any(event.id.startswith(ref) or name.startswith(ref.lstrip("/")) for ref in refs)
+
+
+def _is_of_image(event: Event, ref: str) -> bool:
+    if event.type == "image" and event.id.removeprefix("sha256:").startswith(ref.removeprefix("sha256:")):
+        return True
+    name = event.attributes.get("name" if event.type == "image" else "image", "")
     bare = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
-    return ref in (name, bare, "/" + name) or event.id.startswith(ref.removeprefix("sha256:"))
+    return ref in (name, bare)
 
 
 def _any(filters: Filters, name: str, test: Callable[[str], bool]) -> bool:

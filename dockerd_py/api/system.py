@@ -15,7 +15,7 @@ from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import event_filter
 from dockerd_py.api.routing import Route, spell
 from dockerd_py.engine.model import Event, SystemInfo
-from dockerd_py.errors import NotSupported
+from dockerd_py.errors import BadParameter, NotSupported
 from dockerd_py.version import API_VERSION, MIN_API_VERSION, VERSION
 
 _PING_HEADERS = {
@@ -85,6 +85,10 @@ async def events(call: Call) -> web.StreamResponse:
     passes = event_filter(call.text("filters"))
     since, until = call.moment("since"), call.moment("until")
     first_year = eras.is_first_year(call.version)
+    if until and since > until:
+        raise BadParameter(
+            f"`since` time ({call.text('since')}) cannot be after `until` time ({call.text('until')})"
+        )
 
     async def pump() -> web.StreamResponse:
         async with contextlib.aclosing(call.engine.events.subscribe(since=since, until=until)) as source:

@@ -317,7 +317,7 @@ class Containers:
     def _after_exit(self, record: Record) -> None:
         """An exit that was not asked for by `remove`: a container with --rm goes now, one with a policy comes back."""
         self._restarts.schedule(record)
-        if not record.host.auto_remove or record.gone:
+        if not record.host.auto_remove or record.gone or record.stays:
             return
         task = asyncio.get_running_loop().create_task(self._auto_remove(record))
         self._tasks.add(task)
@@ -375,13 +375,26 @@ class Containers:
         self._events.publish("container", "stop", record.id, record.attributes())
 
     async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
-        """Stop it as `stop` does, if it runs, and start it.  Raises as both do."""
+        """Stop it as `stop` does, if it runs, and start it.  Raises as both do.
+
+        One with --rm stays for its start; when this fails, or is given up before, it goes.
+        """
         record = self.record(ref)
         number = signals.parse(signal) if signal else 0
+        record.stays = True
         try:
             await self._lifecycle.stop(record, timeout, number)
+            self._events.publish("container", "stop", record.id, record.attributes())
+            async with record.lock:
+                pass  # now its end is over, which would have removed it
         except AlreadyInState:
             pass
+        except BaseException:
+            record.stays = False
+            if not record.state.active:
+                self._after_exit(record)
+            raise
+        record.stays = False
         await self._lifecycle.start(record)
         self._events.publish("container", "restart", record.id, record.attributes())
 

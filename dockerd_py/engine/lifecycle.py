@@ -211,9 +211,12 @@ class Lifecycle:
             except (PydockerdError, asyncio.TimeoutError) as error:
                 log.debug("%s: the monitor was gone before it could undo the start: %s", record.id, error)
             monitor.close()
-        code = getattr(failure, "exit_code", 128)
-        text = str(failure) if isinstance(failure, PydockerdError) else "the start was interrupted"
-        record.state = with_state(record, status=status, pid=0, exit_code=code, error=text)
+        if status is Status.EXITED and isinstance(failure, asyncio.CancelledError):
+            record.state = with_state(record, status=status, pid=0)  # called off: what its last run was like stays true
+        else:
+            code = getattr(failure, "exit_code", 128)
+            text = str(failure) if isinstance(failure, PydockerdError) else "the start was interrupted"
+            record.state = with_state(record, status=status, pid=0, exit_code=code, error=text)
         await self.clean_up(record)
         await self.save(record)
         record.settle_exit()
@@ -331,7 +334,9 @@ class Lifecycle:
             record.state = with_state(record, status=Status.RESTARTING)
         await self.save(record)
         spool.forget(str(self._paths.spool), record.id)
-        self._events.publish("container", "die", record.id, record.attributes(exitCode=str(record.state.exit_code)))
+        seconds = max(0, record.state.finished_at - record.state.started_at) // 1_000_000_000
+        attributes = record.attributes(exitCode=str(record.state.exit_code), execDuration=str(seconds))
+        self._events.publish("container", "die", record.id, attributes)
         record.settle_exit()
 
     async def clean_up(self, record: Record) -> None:

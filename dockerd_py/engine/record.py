@@ -46,6 +46,7 @@ class Record:
     exec_ids: list[str] = field(default_factory=list)  # those that have not ended
     removing: bool = False
     gone: bool = False
+    stays: bool = False  # its end does not remove it: it is about to be started again
     restart: asyncio.Task[None] | None = None  # its policy's, while it waits
     restart_delay: float = 0.0  # seconds that the last one waited
     at_exit: list[asyncio.Future[WaitResult]] = field(default_factory=list)
