@@ -5,17 +5,50 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import docker
 import pytest
+from clients import DOCKERS
 from daemons import Daemon, until
 
 MS, S = 1_000_000, 1_000_000_000
 QUICK = {"Interval": 100 * MS, "Timeout": 5 * S, "Retries": 2}
 FLAG = "test -e /healthy"
+OURS = [
+    sys.executable,
+    "-c",
+    "import sys; sys.argv[0] = 'pydocker'\nfrom dockerd_py.cli.main import main\nsys.exit(main())",
+]
+PROGRAMS = [OURS, *DOCKERS]
+
+
+@pytest.fixture(autouse=True)
+def nobody_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Checks of other tests' containers would only take time."""
+    yield
+    if "daemon" in request.fixturenames:
+        daemon: Daemon = request.getfixturevalue("daemon")
+        for container in daemon.get("/containers/json?all=1").json:
+            daemon.delete(f"/containers/{container['Id']}?force=1")
+
+
+def environment(daemon: Daemon) -> dict[str, str]:
+    return {**os.environ, "DOCKER_HOST": f"unix://{daemon.socket}", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def call(daemon: Daemon, program: list[str], *argv: str) -> str:
+    done = subprocess.run(
+        [*program, *argv], capture_output=True, text=True, timeout=60, env=environment(daemon), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def start(daemon: Daemon, *command: str, check: dict[str, Any], **config: Any) -> str:
@@ -325,3 +358,57 @@ def _command_lines() -> list[bytes]:
             except OSError:
                 continue
     return found
+
+
+# Clients
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_command_line_asks_for_checks_and_shows_them(daemon: Daemon, program: list[str]) -> None:
+    flags = ["--health-cmd", "true", "--health-interval", "200ms", "--health-timeout", "1m30s", "--health-retries", "4",
+             "--health-start-period", "1s"]  # fmt: skip
+    (container,) = call(daemon, program, "run", "-d", "--network=none", *flags, "busybox", "sleep", "1000").split()
+    asked = {"Test": ["CMD-SHELL", "true"], "Interval": 200 * MS, "Timeout": 90 * S, "StartPeriod": S, "Retries": 4}
+    assert daemon.inspect(container)["Config"]["Healthcheck"] == asked
+    becomes(daemon, container, "healthy")
+    shown = call(daemon, program, "ps", "-f", f"id={container}", "-f", "health=healthy", "--format", "{{.Status}}")
+    assert shown.rstrip().endswith("(healthy)")
+    assert call(daemon, program, "inspect", "-f", "{{.State.Health.Status}}", container) == "healthy\n"
+    (none,) = call(daemon, program, "create", "--network=none", "--no-healthcheck", "busybox", "true").split()
+    assert daemon.inspect(none)["Config"]["Healthcheck"] == {"Test": ["NONE"]}
+    done = subprocess.run(
+        [*program, "create", "--no-healthcheck", *flags, "busybox"],
+        capture_output=True, env=environment(daemon), check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert b"--no-healthcheck" in done.stderr
+
+
+def test_our_command_line_has_the_start_interval(daemon: Daemon) -> None:
+    flags = ["--health-cmd=true", "--health-start-interval=1.5s"]
+    (container,) = call(daemon, OURS, "create", "--network=none", *flags, "busybox", "true").split()
+    assert daemon.inspect(container)["Config"]["Healthcheck"]["StartInterval"] == 1500 * MS
+
+
+def test_docker_py_asks_for_checks_and_shows_them(daemon: Daemon) -> None:
+    client = docker.DockerClient(base_url=f"unix://{daemon.socket}", version="1.43")
+    check = {"test": ["CMD", "true"], "interval": 100 * MS, "timeout": S, "retries": 2, "start_period": S}
+    container = client.containers.run(
+        "busybox", ["sleep", "1000"], network_mode="none", detach=True, healthcheck=check
+    )  # fmt: skip
+    becomes(daemon, container.id, "healthy")
+    container.reload()
+    assert container.health == "healthy"
+    assert client.containers.list(filters={"health": "healthy", "id": container.id}) == [container]
+    client.close()
+
+
+def test_many_checks_go_on_beside_each_other(daemon: Daemon) -> None:
+    check = {"Test": ["CMD", "true"], "Interval": S, "Timeout": 30 * S, "Retries": 1}
+    slow = start(daemon, check={**check, "Test": ["CMD", "sleep", "1000"]})
+    containers = [start(daemon, check=check) for _ in range(20)]
+    for container in containers:
+        becomes(daemon, container, "healthy")
+    until(lambda: all(len(health(daemon, one)["Log"]) > 2 for one in containers), 30)
+    assert {health(daemon, one)["FailingStreak"] for one in containers} == {0}
+    assert health(daemon, slow)["Log"] == []
