@@ -424,9 +424,11 @@ class Containers:
     async def wait(self, ref: str, condition: WaitCondition = WaitCondition.NOT_RUNNING) -> WaitResult:
         """Its exit code, once the condition holds.  Raises NoSuchContainer."""
         record = self.record(ref)
-        if condition is WaitCondition.NOT_RUNNING and not record.state.active:
-            return record.result
         waiting = record.at_removal if condition is WaitCondition.REMOVED else record.at_exit
+        if condition is WaitCondition.NOT_RUNNING and not record.state.active:
+            if record.ending is None:
+                return record.result
+            waiting = record.ending
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
         waiting.append(future)
         try:

@@ -329,6 +329,13 @@ class Lifecycle:
             )
             record.log_end = LogPosition(end.epoch, end.ordinal)
         record.state = with_state(record, health=health_model.at_end(record.state.health))
+        record.begin_end()
+        try:
+            await self._record_end(record)
+        finally:
+            record.settle_exit()
+
+    async def _record_end(self, record: Record) -> None:
         self.on_change(record)
         if await self.is_restarted(record, record.state):
             record.state = with_state(record, status=Status.RESTARTING)
@@ -337,7 +344,6 @@ class Lifecycle:
         seconds = max(0, record.state.finished_at - record.state.started_at) // 1_000_000_000
         attributes = record.attributes(exitCode=str(record.state.exit_code), execDuration=str(seconds))
         self._events.publish("container", "die", record.id, attributes)
-        record.settle_exit()
 
     async def clean_up(self, record: Record) -> None:
         """Release what a container holds while it runs."""
