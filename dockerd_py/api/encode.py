@@ -6,18 +6,17 @@ All keys that Docker's clients read are there, with Docker's own default where t
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from dockerd_py.api import encode_first_year, eras, mounts
 from dockerd_py.api.encode_confine import confinement
+from dockerd_py.api.encode_state import state_object, status_text
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import matches_repository, network_name
 from dockerd_py.api.routing import ApiVersion
-from dockerd_py.api.times import SECOND, duration, rfc3339
+from dockerd_py.api.times import SECOND, rfc3339
 from dockerd_py.engine import health_model
-from dockerd_py.engine.health_model import Health, HealthStatus
 from dockerd_py.engine.model import (
     Container,
     ContainerConfig,
@@ -29,8 +28,6 @@ from dockerd_py.engine.model import (
     Image,
     ImageChange,
     Processes,
-    State,
-    Status,
 )
 from dockerd_py.engine.mount_model import Volume
 
@@ -44,7 +41,7 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "Created": rfc3339(container.created),
         "Path": container.path,
         "Args": list(container.args),
-        "State": _state(state),
+        "State": state_object(state),
         "Image": eras.image_id(version, container.image_id),
         "ResolvConfPath": container.resolv_conf_path,
         "HostnamePath": container.hostname_path,
@@ -107,29 +104,6 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
     if eras.spells_containers_as_first_year(version):
         return encode_first_year.summary(container, result, version)
     return result
-
-
-def status_text(state: State, version: ApiVersion) -> str:
-    """ "Up 3 seconds", "Exited (0) 2 minutes ago", "Created"."""
-    if eras.knows_two_states(version):
-        return encode_first_year.status(state, duration(time.time_ns() - state.started_at))
-    if state.running:
-        up = f"Up {duration(time.time_ns() - state.started_at)}"
-        return f"{up} ({_condition(state)})" if _condition(state) else up
-    if state.status is Status.RESTARTING:
-        return f"Restarting ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
-    if state.status is Status.EXITED:
-        return f"Exited ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
-    return {Status.REMOVING: "Removal In Progress", Status.DEAD: "Dead"}.get(state.status, "Created")
-
-
-def _condition(state: State) -> str:
-    if state.status is Status.PAUSED:
-        return "Paused"
-    if state.health is None:
-        return ""
-    starting = state.health.status is HealthStatus.STARTING
-    return "health: starting" if starting else state.health.status.value
 
 
 def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
@@ -337,40 +311,6 @@ def _command_line(container: Container, version: ApiVersion) -> str:
     quotes = not eras.is_first_year(version)
     args = (f"'{arg}'" if quotes and " " in arg else arg for arg in container.args)
     return " ".join((container.path, *args))
-
-
-def _state(state: State) -> JsonObject:
-    health = {} if state.health is None else {"Health": _health(state.health)}
-    return {
-        "Status": state.status.value,
-        "Running": state.active,
-        "Paused": state.status is Status.PAUSED,
-        "Restarting": state.status is Status.RESTARTING,
-        "OOMKilled": state.oom_killed,
-        "Dead": state.status is Status.DEAD,
-        "Pid": state.pid,
-        "ExitCode": state.exit_code,
-        "Error": state.error,
-        "StartedAt": rfc3339(state.started_at),
-        "FinishedAt": rfc3339(state.finished_at),
-        **health,
-    }
-
-
-def _health(value: Health) -> JsonObject:
-    return {
-        "Status": value.status.value,
-        "FailingStreak": value.failing_streak,
-        "Log": [
-            {
-                "Start": rfc3339(probe.start),
-                "End": rfc3339(probe.end),
-                "ExitCode": probe.exit_code,
-                "Output": probe.output,
-            }
-            for probe in value.log
-        ],
-    }
 
 
 def host_config(container: Container) -> JsonObject:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dockerd_py.cli import confine_options, keys, mounts
+from dockerd_py.cli import confine_options, health_options, keys, mounts
 from dockerd_py.cli.errors import CliError, UsageError
 from dockerd_py.flags import Flag, Parsed, parse_size
 
@@ -110,21 +110,10 @@ DEVICE_FLAGS = (
     Flag("--memory-swappiness", "int", -1, "How readily its memory is swapped, 0 to 100; -1: as the host's"),
 )  # fmt: skip
 
-HEALTH_FLAGS = (
-    Flag("--health-cmd", help="Command, for a shell, that fails when the container is not healthy", metavar="COMMAND"),
-    Flag("--health-interval", "duration", 0, "Time between two of them, 30s by default", metavar="DURATION"),
-    Flag("--health-retries", "int", 0, "Failures in a row that make it unhealthy, 3 by default"),
-    Flag("--health-start-interval", "duration", 0, "The interval in the start period, 5s by default",
-         metavar="DURATION"),
-    Flag("--health-start-period", "duration", 0, "Time that it may fail after its start", metavar="DURATION"),
-    Flag("--health-timeout", "duration", 0, "Time until the command is killed, 30s by default", metavar="DURATION"),
-    Flag("--no-healthcheck", "bool", help="Without the health check of its image"),
-)  # fmt: skip
-
 _PLAIN_FLAGS = (
     *LIMIT_FLAGS,
     *DEVICE_FLAGS,
-    *HEALTH_FLAGS,
+    *health_options.FLAGS,
     RESTART_FLAG,
     Flag(("-a", "--attach"), "list", help="Attach to this stream", choices=_STREAMS, metavar="stdin|stdout|stderr"),
     Flag("--cidfile", help="Write the container's id to this file, which must not exist", metavar="FILE"),
@@ -251,29 +240,11 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "StopSignal": given.string("stop-signal"),
         "HostConfig": host,
     }
-    if healthcheck := _healthcheck(given):
+    if healthcheck := health_options.healthcheck(given):
         body["Healthcheck"] = healthcheck
     if given.has("stop-timeout"):
         body["StopTimeout"] = given.integer("stop-timeout")
     return Settings(body, given.string("name"), attach)
-
-
-def _healthcheck(given: Parsed) -> dict[str, Any]:
-    command = given.string("health-cmd")
-    found: dict[str, Any] = {
-        "Test": ["CMD-SHELL", command] if command else [],
-        "Interval": given.integer("health-interval"),
-        "Timeout": given.integer("health-timeout"),
-        "StartPeriod": given.integer("health-start-period"),
-        "StartInterval": given.integer("health-start-interval"),
-        "Retries": given.integer("health-retries"),
-    }
-    found = {key: value for key, value in found.items() if value}
-    if not given.boolean("no-healthcheck"):
-        return found
-    if found:
-        raise UsageError("Conflicting options: --no-healthcheck and --health-*")
-    return {"Test": ["NONE"]}
 
 
 def limits(given: Parsed) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
 import posixpath
 import socket
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
@@ -27,8 +26,9 @@ from dockerd_py.engine import attach
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.execplan import TOKEN, ExecPlanner
+from dockerd_py.engine.execstate import ExecState, Phase, check_container, snapshot
 from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle
-from dockerd_py.engine.model import STDERR, STDOUT, Exec, ExecConfig, RunResult, Status
+from dockerd_py.engine.model import STDERR, STDOUT, Exec, ExecConfig, RunResult
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.errors import (
     BadParameter,
@@ -57,31 +57,6 @@ LOST_EXIT_CODE = 137
 _READ_SIZE = 65536
 
 
-class Phase(enum.Enum):
-    CREATED = enum.auto()
-    STARTING = enum.auto()
-    RUNNING = enum.auto()
-    EXITED = enum.auto()
-
-
-@dataclass
-class _Exec:
-    id: str
-    record: Record
-    config: ExecConfig
-    prepared: asyncio.Future[None] | None = None  # None: it was started by an earlier daemon
-    phase: Phase = Phase.CREATED
-    pid: int = 0
-    exit_code: int | None = None
-    ended_at: float = 0.0  # on the monotonic clock
-    early_end: Message | None = None  # the monitor was quicker to tell of the end than of the start
-    begun: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    @property
-    def command(self) -> str:
-        return " ".join(self.config.cmd)
-
-
 class Execs:
     def __init__(
         self,
@@ -99,7 +74,7 @@ class Execs:
         self._units = units
         self._events = events
         self._planner = ExecPlanner(paths, runtimes)
-        self._by_id: dict[str, _Exec] = {}
+        self._by_id: dict[str, ExecState] = {}
         self._places = asyncio.Semaphore(STARTS_AT_ONCE)
         lifecycle.on_exec_event = self._told
         lifecycle.on_monitor_end = self._container_ended
@@ -113,7 +88,7 @@ class Execs:
         BadParameter for the settings.
         """
         record = self._containers.record(ref)
-        _check_container(record)
+        check_container(record)
         if not config.cmd:
             raise BadParameter("No exec command specified")
         if config.working_dir and not posixpath.isabs(config.working_dir):
@@ -123,7 +98,7 @@ class Execs:
         attach.detach_keys(config.detach_keys)
         self._forget_old()
         exec_id = self._new_id()
-        one = self._by_id[exec_id] = _Exec(exec_id, record, config, self._prepare(record, exec_id, config))
+        one = self._by_id[exec_id] = ExecState(exec_id, record, config, self._prepare(record, exec_id, config))
         record.exec_ids.append(exec_id)
         self._lifecycle.expect_start()
         self._publish(one, f"exec_create: {one.command}")
@@ -131,13 +106,13 @@ class Execs:
 
     def get(self, exec_id: str) -> Exec:
         """Raises NoSuchExec."""
-        return _snapshot(self._exec(exec_id))
+        return snapshot(self._exec(exec_id))
 
     async def inspect(self, exec_id: str) -> Exec:
         """As `get`, after everything that has already happened to it.  Raises NoSuchExec."""
         one = self._exec(exec_id)
         await self._catch_up(one)
-        return _snapshot(one)
+        return snapshot(one)
 
     def check_start(self, exec_id: str) -> Exec:
         """What `start` would refuse, before a connection is given away for it."""
@@ -146,8 +121,8 @@ class Execs:
             raise Conflict(f"Error: Exec command {exec_id} has already run")
         if one.phase is not Phase.CREATED:
             raise Conflict(f"Error: Exec command {exec_id} is already running")
-        _check_container(one.record)
-        return _snapshot(one)
+        check_container(one.record)
+        return snapshot(one)
 
     async def start(
         self,
@@ -192,7 +167,7 @@ class Execs:
         Raises NoSuchExec; Conflict without a terminal; NotRunning; TimedOut.
         """
         one = self._exec(exec_id)
-        _check_container(one.record)
+        check_container(one.record)
         if not one.begun.done():
             await asyncio.wait((one.begun,), timeout=RESIZE_SECONDS)
         monitor = one.record.monitor
@@ -262,7 +237,7 @@ class Execs:
         self._planner.clear(record, {one.id for one in self._by_id.values() if one.record is record})
 
     def _take_over(self, record: Record, message: Message, config: ExecConfig) -> None:
-        one = self._by_id[message["id"]] = _Exec(message["id"], record, config, None, Phase.RUNNING, message["pid"])
+        one = self._by_id[message["id"]] = ExecState(message["id"], record, config, None, Phase.RUNNING, message["pid"])
         one.begun.set_result(None)
         if message["phase"] == "running":
             record.exec_ids.append(one.id)
@@ -273,7 +248,7 @@ class Execs:
     # The start
 
     async def _start(
-        self, one: _Exec, fd: int | None, early: bytes, framed: bool, console_size: tuple[int, int]
+        self, one: ExecState, fd: int | None, early: bytes, framed: bool, console_size: tuple[int, int]
     ) -> None:
         record, config = one.record, one.config
         monitor = record.monitor
@@ -301,7 +276,7 @@ class Execs:
 
     async def _request(
         self,
-        one: _Exec,
+        one: ExecState,
         monitor: Monitor,
         fd: int | None,
         early: bytes,
@@ -335,7 +310,7 @@ class Execs:
         work.add_done_callback(lambda done: done.cancelled() or done.exception())  # `start` tells of it, if it comes
         return work
 
-    async def _undo(self, one: _Exec, work: asyncio.Future[None], error: BaseException) -> None:
+    async def _undo(self, one: ExecState, work: asyncio.Future[None], error: BaseException) -> None:
         await asyncio.gather(work, return_exceptions=True)
         monitor = one.record.monitor
         if monitor is not None:
@@ -347,7 +322,7 @@ class Execs:
         self._end(one, code if code != RuntimeFailed.exit_code else FAILED_EXIT_CODE)
         one.begun.set_result(None)
 
-    async def _collect(self, one: _Exec, output: bytearray, limit: int) -> None:
+    async def _collect(self, one: ExecState, output: bytearray, limit: int) -> None:
         """Start it, read its output to the end, and await its exit code."""
         ours, theirs = socket.socketpair()
         with ours:
@@ -358,7 +333,7 @@ class Execs:
                 output += data[: limit - len(output)]
         await self._catch_up(one)
 
-    async def _give_up(self, one: _Exec, work: asyncio.Future[None]) -> None:
+    async def _give_up(self, one: ExecState, work: asyncio.Future[None]) -> None:
         if not work.done():
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -366,7 +341,7 @@ class Execs:
         if one.phase is not Phase.RUNNING:
             self._forget(one)
 
-    async def _kill(self, one: _Exec) -> None:
+    async def _kill(self, one: ExecState) -> None:
         monitor = one.record.monitor
         if monitor is not None and one.phase is Phase.RUNNING:
             await self._send_kill(monitor, one.id)
@@ -378,7 +353,7 @@ class Execs:
 
     # The end
 
-    async def _catch_up(self, one: _Exec) -> None:
+    async def _catch_up(self, one: ExecState) -> None:
         """What the monitor has told is known once it has answered a question that came later."""
         if one.phase is Phase.STARTING:
             await asyncio.wait((one.begun,))
@@ -405,11 +380,11 @@ class Execs:
                 record.exec_ids.remove(exec_id)
                 del self._by_id[exec_id]
 
-    def _ended(self, one: _Exec, exit_code: int) -> None:
+    def _ended(self, one: ExecState, exit_code: int) -> None:
         self._end(one, exit_code)
         self._publish(one, "exec_die", exitCode=str(exit_code))
 
-    def _end(self, one: _Exec, exit_code: int) -> None:
+    def _end(self, one: ExecState, exit_code: int) -> None:
         one.phase = Phase.EXITED
         one.exit_code = exit_code
         one.ended_at = time.monotonic()
@@ -418,7 +393,7 @@ class Execs:
 
     # Memory
 
-    def _exec(self, exec_id: str) -> _Exec:
+    def _exec(self, exec_id: str) -> ExecState:
         self._forget_old()
         try:
             return self._by_id[exec_id]
@@ -439,29 +414,11 @@ class Execs:
             if index < surplus or (one.phase is Phase.EXITED and one.ended_at < since):
                 self._forget(one)
 
-    def _forget(self, one: _Exec) -> None:
+    def _forget(self, one: ExecState) -> None:
         self._by_id.pop(one.id, None)
         self._planner.forget(one.record, one.id)
         with contextlib.suppress(ValueError):
             one.record.exec_ids.remove(one.id)
 
-    def _publish(self, one: _Exec, action: str, **more: str) -> None:
+    def _publish(self, one: ExecState, action: str, **more: str) -> None:
         self._events.publish("container", action, one.record.id, one.record.attributes(execID=one.id, **more))
-
-
-def _check_container(record: Record) -> None:
-    if not record.state.running:
-        raise NotRunning(f"Container {record.id} is not running")
-    if record.state.status is Status.PAUSED:
-        raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
-
-
-def _snapshot(one: _Exec) -> Exec:
-    return Exec(
-        id=one.id,
-        container_id=one.record.id,
-        config=one.config,
-        running=one.phase is Phase.RUNNING,
-        exit_code=one.exit_code,
-        pid=one.pid,
-    )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from values import IMAGE_ID, make_container, make_image
 
-from dockerd_py.api import encode, ports
+from dockerd_py.api import encode, encode_state, ports
 from dockerd_py.api.logframes import encoder
 from dockerd_py.api.ports import Port
 from dockerd_py.api.times import SECOND, duration, parse_time, rfc3339
@@ -95,8 +95,8 @@ def test_the_status_says_what_it_does_and_since_when(state: State, today: str, f
         state = replace(state, started_at=now + state.started_at * SECOND)
     if state.finished_at:
         state = replace(state, finished_at=now + state.finished_at * SECOND)
-    assert encode.status_text(state, NOW) == today
-    assert encode.status_text(state, (1, 9)) == first_year
+    assert encode_state.status_text(state, NOW) == today
+    assert encode_state.status_text(state, (1, 9)) == first_year
 
 
 def test_the_command_quotes_arguments_with_blanks_since_the_first_year() -> None:
