@@ -15,7 +15,6 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from signal import SIGKILL
 
 from dockerd_py import ids
 from dockerd_py.engine import (
@@ -28,14 +27,14 @@ from dockerd_py.engine import (
     names,
     resources,
     settings,
-    signals,
     stats,
 )
 from dockerd_py.engine.confine import Facts
+from dockerd_py.engine.ending import Ending
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
 from dockerd_py.engine.isolation import CONTAINER, joined_container
-from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle, stop_signal
+from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.logs import LogBatch, Logs
 from dockerd_py.engine.model import (
     AttachOptions,
@@ -46,7 +45,6 @@ from dockerd_py.engine.model import (
     LogOptions,
     State,
     Stats,
-    Status,
     WaitCondition,
     WaitResult,
 )
@@ -58,7 +56,6 @@ from dockerd_py.engine.restarts import check as check_restart_policy
 from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import (
-    AlreadyInState,
     AmbiguousId,
     BadParameter,
     Conflict,
@@ -69,7 +66,6 @@ from dockerd_py.errors import (
     PydockerdError,
     RuntimeFailed,
     StillRunning,
-    TimedOut,
 )
 from dockerd_py.runtime.crun import Runc
 from dockerd_py.runtime.monitors import RequestFailed
@@ -91,6 +87,7 @@ class Containers:
         store: Store,
         images: Images,
         lifecycle: Lifecycle,
+        ending: Ending,
         restarts: Restarts,
         pausing: Pausing,
         updates: Updates,
@@ -107,6 +104,7 @@ class Containers:
         self._store = store
         self._images = images
         self._lifecycle = lifecycle
+        self._ending = ending
         self._restarts = restarts
         self._pausing = pausing
         self._updates = updates
@@ -255,7 +253,7 @@ class Containers:
                         f"You cannot remove a {record.state.status.value} container {record.id}. "
                         "Stop the container before attempting removal or force remove"
                     )
-                await self._end_for_removal(record)
+                await self._ending.end_for_removal(record)
             async with record.lock:
                 if record.gone:
                     raise NoSuchContainer(ref)
@@ -264,13 +262,6 @@ class Containers:
                     return
                 # A start had the lock before us.
         raise Conflict(f"container {record.name} was started again and again while it was being removed")
-
-    async def _end_for_removal(self, record: Record) -> None:
-        if record.state.status is Status.RESTARTING:
-            await self._lifecycle.cancel_restart(record)
-        if record.state.running:
-            await self._lifecycle.stopped_by_hand(record)
-            await self._lifecycle.kill_for_good(record)
 
     async def _remove(self, record: Record, volumes: bool) -> None:
         record.removing = True
@@ -370,72 +361,25 @@ class Containers:
         timeout: seconds; None: the container's own, else 10; -1: wait for ever.  signal: "": its own stop signal.
         Raises NoSuchContainer, BadParameter for the signal, AlreadyInState, TimedOut.
         """
-        record = self.record(ref)
-        await self._lifecycle.stop(record, timeout, signals.parse(signal) if signal else 0)
-        self._events.publish("container", "stop", record.id, record.attributes())
+        await self._ending.stop(self.record(ref), timeout, signal)
 
     async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         """Stop it as `stop` does, if it runs, and start it.  Raises as both do.
 
         One with --rm stays for its start; when this fails, or is given up before, it goes.
         """
-        record = self.record(ref)
-        number = signals.parse(signal) if signal else 0
-        record.stays = True
-        try:
-            await self._lifecycle.stop(record, timeout, number)
-            self._events.publish("container", "stop", record.id, record.attributes())
-            async with record.lock:
-                pass  # now its end is over, which would have removed it
-        except AlreadyInState:
-            pass
-        except BaseException:
-            record.stays = False
-            if not record.state.active:
-                self._after_exit(record)
-            raise
-        record.stays = False
-        await self._lifecycle.start(record)
-        self._events.publish("container", "restart", record.id, record.attributes())
+        await self._ending.restart(self.record(ref), timeout, signal)
 
     async def kill(self, ref: str, signal: str = "SIGKILL") -> None:
         """Send a signal to its init.  After SIGKILL, returns once it has ended.
 
         Raises NoSuchContainer, BadParameter, NotRunning.
         """
-        record = self.record(ref)
-        number = signals.parse(signal or "SIGKILL")
-        final = number in (SIGKILL, stop_signal(record))
-        if record.state.status is Status.RESTARTING:
-            if final:
-                await self._lifecycle.cancel_restart(record)
-            return
-        if final:
-            await self._lifecycle.stopped_by_hand(record)
-        ended = self._lifecycle.exit_of(record)
-        await self._lifecycle.kill(record, number)
-        self._events.publish("container", "kill", record.id, record.attributes(signal=str(number)))
-        if number == SIGKILL:
-            try:
-                await asyncio.wait_for(ended, KILL_SECONDS)
-            except asyncio.TimeoutError:
-                raise TimedOut(f"container {record.name} did not end though it was killed") from None
+        await self._ending.kill(self.record(ref), signal)
 
     async def wait(self, ref: str, condition: WaitCondition = WaitCondition.NOT_RUNNING) -> WaitResult:
         """Its exit code, once the condition holds.  Raises NoSuchContainer."""
-        record = self.record(ref)
-        waiting = record.at_removal if condition is WaitCondition.REMOVED else record.at_exit
-        if condition is WaitCondition.NOT_RUNNING and not record.state.active:
-            if record.ending is None:
-                return record.result
-            waiting = record.ending
-        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
-        waiting.append(future)
-        try:
-            return await future
-        finally:
-            if future in waiting:
-                waiting.remove(future)
+        return await self._ending.wait(self.record(ref), condition)
 
     async def update(self, ref: str, change: HostConfig) -> None:
         """Change its limits and its restart policy.  Raises NoSuchContainer, BadParameter, NotSupported, Conflict."""

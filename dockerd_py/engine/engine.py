@@ -13,6 +13,7 @@ from dockerd_py.engine import confine, host, logsettings, top
 from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
+from dockerd_py.engine.ending import Ending
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.forkserver import ForkServerLauncher
@@ -101,12 +102,13 @@ class Engine:
             lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtimes, volumes)
             log_driver = config.log_driver or _choose_log_driver(units)
             logsettings.check(log_driver, config.log_options)
+            ending = Ending(lifecycle, units, events)
             restarts = Restarts(config, lifecycle, units)
             pausing = Pausing(lifecycle, units, events)
             updates = Updates(store, lifecycle, units, events)
             facts = Facts(systemd=units.kind == "systemd", cgroup_version=units.cgroup_version)
             containers = Containers(
-                paths, store, images, lifecycle, restarts, pausing, updates, units, volumes, events,
+                paths, store, images, lifecycle, ending, restarts, pausing, updates, units, volumes, events,
                 log_driver=log_driver, log_options=dict(config.log_options), runtimes=runtimes, facts=facts,
             )  # fmt: skip
             images.users, images.in_use = containers.users_of, containers.images_in_use

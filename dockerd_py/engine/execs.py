@@ -24,10 +24,11 @@ from dockerd_py import ids
 from dockerd_py.config import Config
 from dockerd_py.engine import attach
 from dockerd_py.engine.containers import Containers
+from dockerd_py.engine.ending import KILL_SECONDS
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.execplan import TOKEN, ExecPlanner
 from dockerd_py.engine.execstate import ExecState, Phase, check_container, snapshot
-from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle
+from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import STDERR, STDOUT, Exec, ExecConfig, RunResult
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.errors import (
