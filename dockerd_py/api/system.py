@@ -14,7 +14,8 @@ from dockerd_py.api.call import COMMON_HEADERS, Call, dump
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import event_filter
 from dockerd_py.api.routing import Route, spell
-from dockerd_py.engine.model import Event, SystemInfo
+from dockerd_py.engine.model import Event
+from dockerd_py.engine.system_model import SystemInfo
 from dockerd_py.errors import BadParameter, NotSupported
 from dockerd_py.version import API_VERSION, MIN_API_VERSION, VERSION
 

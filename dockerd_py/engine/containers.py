@@ -11,20 +11,16 @@ import asyncio
 import logging
 import os
 import shutil
-import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
 from dockerd_py import ids
 from dockerd_py.engine import (
     attach,
-    confine,
-    forms,
     logsettings,
-    lxcconf,
+    making,
     mounts,
-    names,
     resources,
     settings,
     stats,
@@ -33,9 +29,9 @@ from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.ending import Ending
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
-from dockerd_py.engine.isolation import CONTAINER, joined_container
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.logs import LogBatch, Logs
+from dockerd_py.engine.making import Making
 from dockerd_py.engine.model import (
     AttachOptions,
     Container,
@@ -43,16 +39,13 @@ from dockerd_py.engine.model import (
     Created,
     HostConfig,
     LogOptions,
-    State,
     Stats,
     WaitCondition,
     WaitResult,
 )
-from dockerd_py.engine.mount_model import Mount
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths, Record, snapshot
 from dockerd_py.engine.restarts import Restarts
-from dockerd_py.engine.restarts import check as check_restart_policy
 from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import (
@@ -62,16 +55,13 @@ from dockerd_py.errors import (
     NameTaken,
     NoSuchContainer,
     NotRunning,
-    NotSupported,
     PydockerdError,
     RuntimeFailed,
     StillRunning,
 )
-from dockerd_py.runtime.crun import Runc
 from dockerd_py.runtime.monitors import RequestFailed
 from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.archive import outgoing
-from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
 from dockerd_py.units.base import Units
 
@@ -112,10 +102,9 @@ class Containers:
         self._volumes = volumes
         self._events = events
         self._logs = Logs(paths)
-        self._log_driver = log_driver
-        self._log_options = log_options
-        self._runtimes = runtimes
-        self._facts = facts
+        self._making = Making(
+            paths, store, self.record, log_driver=log_driver, log_options=log_options, runtimes=runtimes, facts=facts
+        )
         self._by_id: dict[str, Record] = {}
         self._by_name: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -188,33 +177,17 @@ class Containers:
         if max_layers is not None and len(image.diff_ids) > max_layers:
             raise PydockerdError("Cannot create container with more than 127 parents")
         merged = settings.merge(config, image.config)
-        path, *args = settings.command_of(merged)
-        host, warnings = self._check(merged, host, min_memory)
-        mounted = await self._plan_mounts(merged, host)
+        host, warnings = self._making.check(merged, host, min_memory)
+        mounted = await self._making.plan_mounts(merged, host)
         if name:
             self._check_free(name)
-        container_id = ids.new_id()
-        record = Record(
-            id=container_id,
-            name=name or names.generate(self._by_name.__contains__, container_id[:12]),
-            image_id=image.id,
-            created=time.time_ns(),
-            config=replace(merged, hostname=merged.hostname or _default_hostname(container_id, host)),
-            host=host,
-            state=State(),
-            driver=self._store.driver.name,
-            log_driver=host.log_driver or self._log_driver,
-            path=path,
-            args=tuple(args),
-            runtime=self._check_runtime(host.runtime),
-            mounts=mounted,
-        )
+        record = self._making.new_record(image.id, merged, host, mounted, name, self._by_name.__contains__)
         self._lifecycle.expect_start()
         self._by_name[record.name] = record  # taken from here on, also for whoever asks while we wait
         try:
             async with self._volumes.reserved(record.volumes):
                 made = self._volumes.of_new_container(record)
-                await self._store.create_container(row_of(record), self._images.chain_id(image.id), made)
+                await self._store.create_container(making.row_of(record), self._images.chain_id(image.id), made)
         except BaseException:
             del self._by_name[record.name]
             raise
@@ -222,16 +195,6 @@ class Containers:
         self._volumes.created(made)
         self._events.publish("container", "create", record.id, record.attributes())
         return Created(record.id, tuple(warnings))
-
-    def _with_ids(self, host: HostConfig) -> HostConfig:
-        """With the full ids of the containers that it joins, which no renaming changes.  Raises NoSuchContainer."""
-        given = host.namespaces
-        modes = {
-            kind: f"{CONTAINER}{self.record(donor).id}"
-            for kind, mode in (("pid", given.pid), ("ipc", given.ipc))
-            if (donor := joined_container(mode))
-        }
-        return replace(host, namespaces=replace(given, **modes)) if modes else host
 
     def adopt(self, record: Record) -> None:
         """Take in a container that the database knows."""
@@ -336,13 +299,13 @@ class Containers:
         if host is None:
             await self._lifecycle.start(record)
             return
-        wanted, _ = self._check(record.config, host, min_memory)
-        planned = await self._plan_mounts(record.config, wanted)
-        runtime = self._check_runtime(wanted.runtime)
+        wanted, _ = self._making.check(record.config, host, min_memory)
+        planned = await self._making.plan_mounts(record.config, wanted)
+        runtime = self._making.check_runtime(wanted.runtime)
 
         async def prepare() -> None:
             mounted = mounts.replanned(record.mounts, planned, lambda name: self._volumes.has(record, name))
-            log_driver = wanted.log_driver or self._log_driver
+            log_driver = wanted.log_driver or self._making.log_driver
             await self._updates.replace(record, wanted, mounted, log_driver=log_driver, runtime=runtime)
 
         await self._lifecycle.start(record, prepare=prepare)
@@ -464,60 +427,10 @@ class Containers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _check(self, config: ContainerConfig, host: HostConfig, min_memory: int) -> tuple[HostConfig, Sequence[str]]:
-        """The settings of a container, already merged with its image's, as they are kept; and warnings.
-
-        Raises BadParameter, NotSupported, NoSuchContainer.
-        """
-        host = self._with_ids(lxcconf.apply(host))
-        warnings = settings.check(config, host, min_memory) + confine.check(config, host, self._facts)
-        check_restart_policy(host.restart, auto_remove=host.auto_remove)
-        host = replace(host, log_options=logsettings.effective(host, self._log_driver, self._log_options))
-        logsettings.check(host.log_driver or self._log_driver, host.log_options)
-        return host, warnings
-
-    async def _plan_mounts(self, config: ContainerConfig, host: HostConfig) -> tuple[Mount, ...]:
-        """Raises BadParameter, NotSupported, NoSuchContainer."""
-        planned = mounts.plan(
-            config, host, mounts_of=self._mounts_of, data=self._store.volumes.data, root=self._paths.root
-        )
-        await asyncio.to_thread(mounts.check_sources, planned)
-        return planned
-
-    def _check_runtime(self, asked: str) -> str:
-        """The name of the runtime meant.  Raises BadParameter; NotSupported where it would leave the scope."""
-        runtime = self._runtimes.get(asked)
-        if isinstance(runtime, Runc) and not self._facts.systemd and self._facts.cgroup_version == 1:
-            raise NotSupported(
-                "the runtime runc is not supported here: it makes control groups of its own, and without systemd those "
-                "of version 1 have no common path that it could be given; use crun"
-            )
-        return self._runtimes.name(runtime)
-
-    def _mounts_of(self, ref: str) -> tuple[Mount, ...]:
-        return self.record(ref).mounts
-
     def _check_free(self, name: str) -> None:
         holder = self._by_name.get(name)
         if holder is not None:
             raise NameTaken(name, holder.id)
-
-
-def row_of(record: Record) -> ContainerRow:
-    return ContainerRow(
-        id=record.id,
-        name=record.name,
-        image_id=record.image_id,
-        created=record.created,
-        settings=forms.dump_settings(
-            record.config, record.host, record.mounts, log_driver=record.log_driver, runtime=record.runtime
-        ),
-        state=forms.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal),
-    )
-
-
-def _default_hostname(container_id: str, host: HostConfig) -> str:
-    return "" if "host" in (host.network_mode, host.namespaces.uts) else container_id[:12]
 
 
 def _age(record: Record) -> int:

@@ -21,11 +21,12 @@ from dockerd_py.engine.graph import Graph
 from dockerd_py.engine.health import HealthWatch
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
-from dockerd_py.engine.model import Processes, Status, SystemInfo
+from dockerd_py.engine.model import Processes, Status
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
 from dockerd_py.engine.restarts import Restarts
+from dockerd_py.engine.system_model import SystemInfo
 from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.upkeep import Upkeep
 from dockerd_py.engine.volumes import Volumes
