@@ -26,6 +26,7 @@ from dockerd_py.engine import (
     lxcconf,
     mounts,
     names,
+    replay,
     resources,
     settings,
     signals,
@@ -456,17 +457,28 @@ class Containers:
     async def attach(self, ref: str, options: AttachOptions, fd: int, early: bytes) -> None:
         """Give a client's connection to the container.  Owns ``fd``, whatever comes.
 
-        early: what the client had sent already.  Returns once the monitor has the connection.
+        early: what the client had sent already.  Returns once the monitor has the connection; where the log is asked
+        for, it gets it later, and what fails then is told on the connection.
         """
         try:
             record = self.record(ref)
             async with record.lock:
                 attach.check(record, options)
-                monitor = await self._lifecycle.monitor_for_attach(record)
+                monitor = None
+                if options.stream and (options.waits or not record.state.finished_at):
+                    monitor = await self._lifecycle.monitor_for_attach(record)
             self._events.publish("container", "attach", record.id, record.attributes())
-            await attach.hand_over(record, monitor, options, fd, early)
+            if options.logs:
+                one = replay.Replay(self._logs, record, monitor, options, fd, early)
+                fd = -1
+                task = asyncio.get_running_loop().create_task(one.run())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif monitor is not None:
+                await attach.hand_over(record, monitor, options, fd, early)
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         """Set the size of its terminal, in characters.  Raises NoSuchContainer, NotRunning, Conflict."""

@@ -217,6 +217,7 @@ class AttachOptions:
     stderr: bool = False
     stream: bool = False
     logs: bool = False
+    waits: bool = True  # for the next start of a container that has ended; False: its log is all then
     multiplexed: bool = True  # stdcopy frames; ignored for a container with a terminal, which is always raw
     detach_keys: str = ""  # "ctrl-p,ctrl-q"
 

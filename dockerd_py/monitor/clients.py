@@ -1,7 +1,8 @@
 """Who listens to a container: attached terminals and programs, and readers that follow its log.
 
 Neither may hold the container up: what a client does not take is buffered up to a limit.  Beyond it a client that
-still reads slows the container down; one that reads nothing for STALL_SECONDS is let go.
+still reads slows the container down; one that reads nothing for STALL_SECONDS is let go.  An attached client that is
+held is sent nothing until the daemon, which writes to it first, is done: whether it reads is for the daemon to see.
 """
 
 from __future__ import annotations
@@ -43,9 +44,14 @@ class Client:
         return len(self.buffer) > self.limit
 
     @property
+    def held(self) -> bool:
+        """Whether it is not yet to be sent anything."""
+        return False
+
+    @property
     def stalled_at(self) -> float | None:
         """When to let go of this client unless it reads before."""
-        return self.last_progress + STALL_SECONDS if self.full else None
+        return self.last_progress + STALL_SECONDS if self.full and not self.held else None
 
     def queue(self, data: bytes) -> None:
         if self.gone:
@@ -57,7 +63,7 @@ class Client:
 
     def flush(self) -> None:
         """Send what the peer takes; sets `gone` when it takes no more for good."""
-        while self.buffer:
+        while self.buffer and not self.held:
             try:
                 count = self.sock.send(memoryview(self.buffer)[:READ_SIZE], socket.MSG_NOSIGNAL)
             except BlockingIOError:
@@ -81,18 +87,52 @@ class Client:
 
 
 class Attached(Client):
-    """A client's own connection, handed over by the daemon: it gets the output and may give the input."""
+    """A client's own connection, handed over by the daemon: it gets the output and may give the input.
+
+    hold: the reading end of a pipe.  The client is held until a byte comes from it; its end lets go of the client.
+    """
 
     def __init__(
-        self, sock: socket.socket, *, stdin: bool, streams: frozenset[int], framed: bool, detach_keys: bytes
+        self,
+        sock: socket.socket,
+        *,
+        stdin: bool,
+        streams: frozenset[int],
+        framed: bool,
+        detach_keys: bytes,
+        hold: int | None = None,
     ) -> None:
         super().__init__(sock, BUFFER_LIMIT)
+        self.hold = hold
         self.streams = streams
         self.framed = framed
         self.wants_stdin = stdin
         self.input_ended = False
         self._keys = detach_keys
         self._matched = 0  # how many of the detach keys were just typed
+
+    @property
+    def held(self) -> bool:
+        return self.hold is not None
+
+    def hold_ended(self) -> None:
+        """What came from the pipe decides whether the client is sent what waits for it, or gone."""
+        if self.hold is None:
+            return
+        released = os.read(self.hold, 1)
+        os.close(self.hold)
+        self.hold = None
+        if released:
+            self.last_progress = time.monotonic()
+            self.flush()
+        else:
+            self.gone = True
+
+    def close(self) -> None:
+        if self.hold is not None:
+            os.close(self.hold)
+            self.hold = None
+        super().close()
 
     def output(self, stream: int, data: bytes) -> None:
         if stream in self.streams:

@@ -36,15 +36,26 @@ class Session:
         self.attached: list[Attached] = []
 
     def attach(
-        self, sock: socket.socket, early: bytes, *, stdin: bool, streams: list[int], framed: bool, keys: list[int]
-    ) -> None:
-        """Take a client's connection, with what it has sent already."""
+        self,
+        sock: socket.socket,
+        early: bytes,
+        *,
+        stdin: bool,
+        streams: list[int],
+        framed: bool,
+        keys: list[int],
+        hold: int | None = None,
+    ) -> Attached:
+        """Take a client's connection, with what it has sent already.  ``hold``: see `Attached`."""
         client = Attached(
-            sock, stdin=stdin, streams=frozenset(streams), framed=framed, detach_keys=bytes(keys)
+            sock, stdin=stdin, streams=frozenset(streams), framed=framed, detach_keys=bytes(keys), hold=hold
         )
+        if hold is not None:
+            self._loop.watch(hold, select.EPOLLIN, lambda _: self._hold_ended(client, hold))
         if early and stdin:
             self.streams.queue_stdin(client.typed(early))
         self.attached.append(client)
+        return client
 
     def begin(self) -> None:
         """The process exists and has its ends of the streams.  Until then nothing is read from them: what comes is
@@ -67,8 +78,7 @@ class Session:
         """Let go of everything at once."""
         self.close_streams()
         for client in self.attached:
-            self._loop.unwatch(client.sock.fileno())
-            client.close()
+            self._close(client)
         self.attached.clear()
 
     @property
@@ -160,12 +170,11 @@ class Session:
         """Watch a client for just what it may do now; let go of it when it is gone."""
         fd = client.sock.fileno()
         if client.gone:
-            self._loop.unwatch(fd)
-            client.close()
+            self._close(client)
             self.attached.remove(client)
             self._input_ended(client)
             return
-        events = select.EPOLLOUT if client.buffer else 0
+        events = select.EPOLLOUT if client.buffer and not client.held else 0
         if not client.input_ended and self.streams.wants_stdin():
             events |= select.EPOLLIN
         self._loop.watch(fd, events, lambda seen: self._client_event(client, seen))
@@ -181,6 +190,16 @@ class Session:
                 self._input_ended(client)
             elif client.wants_stdin:
                 self.streams.queue_stdin(data)
+
+    def _hold_ended(self, client: Attached, hold: int) -> None:
+        self._loop.unwatch(hold)
+        client.hold_ended()
+
+    def _close(self, client: Attached) -> None:
+        self._loop.unwatch(client.sock.fileno())
+        if client.hold is not None:
+            self._loop.unwatch(client.hold)
+        client.close()
 
     def _input_ended(self, client: Attached) -> None:
         if client.input_ended:

@@ -14,6 +14,9 @@ abort                                                 (the half-made container i
 kill          signal
 attach        stdin, streams, framed, keys; fds:      epoch, ordinal, mark: where the log stood before the first
               connection[, memfd of early bytes]      byte that this client gets
+attach_held   the same; fds: connection, the reading  the same, and what stands in no record yet is the first
+              end of a pipe[, memfd]                  that it gets, once a byte has come through the pipe; it is
+                                                      let go when the pipe ends without one
 follow        fds: socket                             the same, before the first record
 position                                              the same, now
 resize        height, width
@@ -51,7 +54,7 @@ from typing import Any, NamedTuple
 
 from dockerd_py.monitor import PROTOCOL_VERSION, spool, wire
 from dockerd_py.monitor.children import Children
-from dockerd_py.monitor.clients import Client, read_memfd
+from dockerd_py.monitor.clients import Attached, Client, read_memfd
 from dockerd_py.monitor.control import Control, Refused, Reply
 from dockerd_py.monitor.drivers import make
 from dockerd_py.monitor.execs import Execs
@@ -206,7 +209,9 @@ class Supervisor:
                 os.kill(self.pid, message["signal"])
                 return {}
             case "attach":
-                return self._attach(message, fds)
+                return self._attach(message, fds, held=False)
+            case "attach_held":
+                return self._attach(message, fds, held=True)
             case "follow":
                 return self._follow(fds)
             case "position":
@@ -256,18 +261,23 @@ class Supervisor:
             "names": self.names,
         }
 
-    def _attach(self, message: wire.Message, fds: list[int]) -> wire.Message:
-        if not fds:
-            raise Refused("attach needs a connection")
+    def _attach(self, message: wire.Message, fds: list[int], *, held: bool) -> wire.Message:
+        if len(fds) < 1 + held:
+            raise Refused("attach needs a connection" + " and a pipe" * held)
         connection = socket.socket(fileno=fds.pop(0))
-        self.session.attach(
+        hold = fds.pop(0) if held else None
+        client = self.session.attach(
             connection,
             read_memfd(fds.pop(0)) if fds else b"",
             stdin=bool(message["stdin"]) and self.config.open_stdin,
             streams=message["streams"],
             framed=bool(message["framed"]) and not self.config.tty,
             keys=message["keys"],
+            hold=hold,
         )
+        if held:
+            for stream, data in self.recorder.unrecorded().items():
+                client.output(stream, data)
         return self.recorder.position()
 
     def _follow(self, fds: list[int]) -> wire.Message:
@@ -386,8 +396,22 @@ class Supervisor:
                 client.flush()
             clients = [client for client in clients if client.buffer and not client.gone]
             if clients:
-                select.select([], [client.sock for client in clients], [], 1.0)
+                _await_progress(clients)
         while self.recorder.waits and time.monotonic() < deadline:
             time.sleep(0.01)
             self.recorder.flush()
         self.recorder.close()
+
+
+def _await_progress(clients: list[Client]) -> None:
+    """Wait, a second at most, until one of ``clients`` can be sent something, or is held no longer."""
+    poll = select.poll()
+    holds = {client.hold: client for client in clients if isinstance(client, Attached) and client.hold is not None}
+    for fd in holds:
+        poll.register(fd, select.POLLIN)
+    for client in clients:
+        if not client.held:
+            poll.register(client.sock, select.POLLOUT)
+    for fd, _ in poll.poll(1000):
+        if fd in holds:
+            holds[fd].hold_ended()
