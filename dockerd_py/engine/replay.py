@@ -25,7 +25,7 @@ from dockerd_py.engine.logs import LogBatch, Logs, Position, told
 from dockerd_py.engine.model import STDERR, AttachOptions
 from dockerd_py.engine.record import Record
 from dockerd_py.errors import NotSupported, PydockerdError
-from dockerd_py.monitor.clients import FRAME, STALL_SECONDS
+from dockerd_py.monitor.clients import FRAME, STALL_SECONDS, hang_up
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class Replay:
     async def _run(self) -> None:
         if self._monitor is None:
             await self._bring_to(self._logs.end(self._record))
+            hang_up(self._connection)
             return
         try:
             for _ in range(ROUNDS):
@@ -79,6 +80,7 @@ class Replay:
                 os.write(release, b"\n")
         except MonitorGone:
             await self._bring_to(await self._logs.end_of(self._record, self._monitor))
+            hang_up(self._connection)
         except RequestFailed as error:
             raise NotSupported(
                 f"container {self._record.name} was started by an older version, which cannot send the log and go on: "

@@ -84,16 +84,17 @@ class Session:
     @property
     def due(self) -> list[float]:
         """The times on the monotonic clock after which `settle` has something to do."""
-        if self._patient:
-            return []
-        return [at for client in self.attached if (at := client.stalled_at) is not None]
+        times = [client.lingers_until for client in self.attached]
+        if not self._patient:
+            times += [client.stalled_at for client in self.attached]
+        return [at for at in times if at is not None]
 
     def settle(self, now: float) -> None:
         for client in tuple(self.attached):
             stalled_at = None if self._patient else client.stalled_at
             if stalled_at is not None and now >= stalled_at:
                 client.gone = True
-            if self._over and not client.buffer:
+            if self._over and not client.buffer and client.part(now):
                 client.gone = True
         self._pump_stdin()
         for client in tuple(self.attached):
@@ -173,6 +174,9 @@ class Session:
             self._close(client)
             self.attached.remove(client)
             self._input_ended(client)
+            return
+        if client.lingers_until is not None:
+            self._loop.watch(fd, select.EPOLLIN, lambda _: None)  # each round ends here again
             return
         events = select.EPOLLOUT if client.buffer and not client.held else 0
         if not client.input_ended and self.streams.wants_stdin():

@@ -76,7 +76,9 @@ def test_without_stream_the_log_of_the_streams_asked_for_is_all(
 @pytest.mark.parametrize(("version", "framed"), [("1.0", False), ("1.5", False), ("1.6", True), ("1.10", True)])
 def test_clients_of_the_first_year_read_logs_so(daemon: Daemon, ended: str, version: str, framed: bool) -> None:
     data = everything(daemon, ended, f"logs=1&{BOTH}", version)
-    assert (payloads(data) + payloads(data, 2) if framed else data) == (b"out\nenderr\n" if framed else b"out\nerr\nend")
+    if framed:
+        data = payloads(data[:12]) + payloads(data, 2) + payloads(data[-11:])
+    assert data == b"out\nerr\nend"
 
 
 @pytest.mark.parametrize("version", ["1.4", "1.6"])
@@ -158,7 +160,7 @@ def test_several_clients_at_once_get_the_same(daemon: Daemon, logs: str) -> None
     ):
         daemon.post(f"/containers/{container}/start")
         two.sendall(b"\n")
-        read_frames(vanishing, b"1000\n")
+        assert len(vanishing.recv(1000, socket.MSG_WAITALL)) == 1000
         vanishing.close()
         with attached(daemon, container, f"logs=1&stream=1&{BOTH}") as late:
             found = [payloads(read_to_end(client)) for client in (one, two, late)]
