@@ -100,6 +100,7 @@ class HostConfig:
     cgroup_parent: str = ""  # a slice of systemd's; "": machine.slice
     annotations: dict[str, str] = field(default_factory=dict)
     lxc_conf: tuple[tuple[str, str], ...] = ()  # as given; what it means is in the other settings already
+    console_size: tuple[int, int] = (0, 0)  # of its terminal at its start: rows, columns; (0, 0): not known
 
 
 class Status(str, enum.Enum):

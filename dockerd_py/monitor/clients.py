@@ -227,8 +227,8 @@ class Follower(Client):
 
 
 def hang_up(sock: socket.socket) -> None:
-    """What is to be done before a connection is closed: over a unix socket, input that nobody has read would be an error
-    for the peer, instead of the end."""
+    """What is to be done before a connection is closed: over a unix socket, input that nobody has read would be an
+    error for the peer, instead of the end."""
     if sock.family == socket.AF_UNIX:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)  # from now on no more can come
