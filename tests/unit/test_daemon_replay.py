@@ -14,7 +14,7 @@ import aiohttp
 import docker
 import pytest
 from daemons import Daemon, until
-from wire import frames, read_head, read_to_end
+from wire import frames, read_exactly, read_head, read_to_end
 
 BOTH = "stdout=1&stderr=1"
 COUNT = "i=0; while [ $i -lt {0} ]; do echo $i; i=$((i+1)); done"
@@ -45,9 +45,7 @@ def read_frames(client: socket.socket, end: bytes) -> bytes:
     """Frames up to one whose payload ends so; the payloads."""
     found = b""
     while not found.endswith(end):
-        head = client.recv(8, socket.MSG_WAITALL)
-        assert len(head) == 8, found[-1000:]
-        found += client.recv(int.from_bytes(head[4:], "big"), socket.MSG_WAITALL)
+        found += read_exactly(client, int.from_bytes(read_exactly(client, 8)[4:], "big"))
     return found
 
 
@@ -114,7 +112,7 @@ def test_a_terminals_log_comes_raw(daemon: Daemon) -> None:
     container = daemon.run_detached("sh", "-c", "echo one; read line; echo two", Tty=True, OpenStdin=True)
     until(lambda: b"one" in daemon.get(f"/containers/{container}/logs?stdout=1").data)
     with attached(daemon, container, f"logs=1&stream=1&stdin=1&{BOTH}") as client:
-        assert client.recv(5, socket.MSG_WAITALL) == b"one\r\n"
+        assert read_exactly(client, 5) == b"one\r\n"
         client.sendall(b"go\r")
         assert read_to_end(client) == b"go\r\ntwo\r\n"
     daemon.delete(f"/containers/{container}")
@@ -160,7 +158,7 @@ def test_several_clients_at_once_get_the_same(daemon: Daemon, logs: str) -> None
     ):
         daemon.post(f"/containers/{container}/start")
         two.sendall(b"\n")
-        assert len(vanishing.recv(1000, socket.MSG_WAITALL)) == 1000
+        assert read_exactly(vanishing, 1000)
         vanishing.close()
         with attached(daemon, container, f"logs=1&stream=1&{BOTH}") as late:
             found = [payloads(read_to_end(client)) for client in (one, two, late)]
