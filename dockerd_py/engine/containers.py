@@ -1,8 +1,8 @@
 """Containers: what a user asks of them.
 
 All of them are in memory; the database is written before an answer is given.  A container's lock is held over each
-change of its state, so that two callers never start, end or remove it at once; `stop` and `kill` only send signals
-and take no lock.
+change of its state, so that two callers never start, end or remove it at once; `stop` and `kill` only send signals,
+without the lock, but wait for a start that is under way.
 """
 
 from __future__ import annotations
@@ -354,7 +354,9 @@ class Containers:
         Raises NoSuchContainer, BadParameter for the signal, AlreadyInState, TimedOut.
         """
         record = self.record(ref)
-        await self._lifecycle.stop(record, timeout, signals.parse(signal) if signal else 0)
+        number = signals.parse(signal) if signal else 0
+        await self._after_start(record)
+        await self._lifecycle.stop(record, timeout, number)
         self._events.publish("container", "stop", record.id, record.attributes())
 
     async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
@@ -376,6 +378,7 @@ class Containers:
         record = self.record(ref)
         number = signals.parse(signal or "SIGKILL")
         final = number in (SIGKILL, stop_signal(record))
+        await self._after_start(record)
         if record.state.status is Status.RESTARTING:
             if final:
                 await self._lifecycle.cancel_restart(record)
@@ -390,6 +393,12 @@ class Containers:
                 await asyncio.wait_for(ended, KILL_SECONDS)
             except asyncio.TimeoutError:
                 raise TimedOut(f"container {record.name} did not end though it was killed") from None
+
+    async def _after_start(self, record: Record) -> None:
+        """Whoever has seen the output of a container may signal to it, though its start is not quite over."""
+        if not record.state.running and record.lock.locked():
+            async with record.lock:
+                pass
 
     async def wait(self, ref: str, condition: WaitCondition = WaitCondition.NOT_RUNNING) -> WaitResult:
         """Its exit code, once the condition holds.  Raises NoSuchContainer."""

@@ -75,10 +75,11 @@ class Session:
         self.streams.close()
 
     def abandon(self) -> None:
-        """Let go of everything at once."""
+        """Let go of everything at once; who gave a connection has something to say on it."""
         self.close_streams()
         for client in self.attached:
-            self._close(client)
+            self._loop.unwatch(client.sock.fileno())
+            client.sock.close()
         self.attached.clear()
 
     @property
