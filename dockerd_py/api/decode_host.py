@@ -7,10 +7,10 @@ here is refused by name (NotSupported), never ignored.  Keys that Docker does no
 from __future__ import annotations
 
 from dockerd_py.api import decode_confine
-from dockerd_py.api.benign import Benign, anything, empty, one_of, refuse_others, says_nothing
+from dockerd_py.api.benign import Benign, empty, one_of, refuse_others, says_nothing
 from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.api.mounts import parse_bind, parse_mount, parse_volumes_from
-from dockerd_py.api.specs import check_port_bindings
+from dockerd_py.api.specs import check_port_bindings, console_size
 from dockerd_py.engine.model import DeviceRate, HostConfig, RestartPolicy
 from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE
 from dockerd_py.errors import NotSupported
@@ -71,6 +71,7 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
         cgroup_parent=fields.text("CgroupParent"),
         annotations=fields.text_map("Annotations"),
         lxc_conf=decode_confine.lxc_conf(fields),
+        console_size=console_size(fields),
     )
 
 
@@ -107,7 +108,6 @@ def _rates(fields: Fields, key: str, value: str = "Rate") -> tuple[DeviceRate, .
 _HOST_BENIGN: dict[str, Benign] = {
     "Capabilities": empty,
     "Cgroup": empty,
-    "ConsoleSize": anything,  # the client sets the size of its terminal when it attaches, too
     "CpuCount": empty,
     "CpuPercent": empty,
     "CpuRealtimePeriod": empty,

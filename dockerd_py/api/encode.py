@@ -343,6 +343,7 @@ def host_config(container: Container) -> JsonObject:
         "BlkioDeviceWriteIOps": _rates(host.blkio_write_iops),
         "Runtime": container.runtime,
         **confinement(host),
+        "ConsoleSize": list(host.console_size),
         "VolumeDriver": host.volume_driver,
         "VolumesFrom": list(host.volumes_from) or None,
         "ShmSize": host.shm_size,
@@ -358,7 +359,6 @@ def _rates(rates: tuple[DeviceRate, ...], value: str = "Rate") -> list[JsonObjec
 
 # What the engine has no setting for yet, as Docker shows it when it is not set.
 _HOST_DEFAULTS: dict[str, Any] = {
-    "ConsoleSize": [0, 0],
     "Cgroup": "",
     "Links": None,
     "PublishAllPorts": False,

@@ -194,6 +194,11 @@ def multiplexes(version: ApiVersion) -> bool:
     return version >= (1, 6)
 
 
+def attaches_after_start(version: ApiVersion) -> bool:
+    """Whether ``run`` starts a container and attaches to it then, with its log: it may have ended by then."""
+    return version < (1, 7)
+
+
 def stream_type(version: ApiVersion, multiplexed: bool) -> str:
     """The content type of attach and logs."""
     if multiplexed and version >= (1, 42):

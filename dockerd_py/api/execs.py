@@ -18,6 +18,7 @@ from dockerd_py.api.call import Call
 from dockerd_py.api.fields import Fields
 from dockerd_py.api.hijack import NoAnswer
 from dockerd_py.api.routing import PageNotFound, Route
+from dockerd_py.api.specs import console_size
 from dockerd_py.api.streams import stream_head
 from dockerd_py.engine.model import STDOUT, ExecConfig
 from dockerd_py.errors import BadParameter, NoSuchContainer, PydockerdError
@@ -38,7 +39,7 @@ async def start(call: Call) -> web.StreamResponse:
     execs = call.engine.execs
     found = execs.check_start(call.name)
     detach, tty = fields.flag("Detach"), fields.flag("Tty")
-    size = _console_size(fields)
+    size = console_size(fields)
     if detach:
         await execs.start(found.id)
         return call.empty(200)
@@ -94,22 +95,8 @@ def _config(fields: Fields) -> ExecConfig:
         env=env,
         working_dir=working_dir,
         detach_keys=fields.text("DetachKeys"),
-        console_size=_console_size(fields),
+        console_size=console_size(fields),
     )
-
-
-def _console_size(fields: Fields) -> tuple[int, int]:
-    """Rows and columns; (0, 0) where they are not said."""
-    size = fields.raw("ConsoleSize")
-    if size is None:
-        return 0, 0
-    if not (
-        isinstance(size, list)
-        and len(size) == 2
-        and all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= 65535 for one in size)
-    ):
-        raise BadParameter(f"Bad parameter: {fields.name('ConsoleSize')} must be two numbers from 0 to 65535")
-    return size[0], size[1]
 
 
 def _tell(descriptor: int, message: bytes, *, framed: bool) -> None:

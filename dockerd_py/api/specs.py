@@ -1,4 +1,4 @@
-"""The little language of ports inside create's JSON: "80/tcp"."""
+"""The little languages inside JSON bodies: ports ("80/tcp"), the size of a terminal ([24, 80])."""
 
 from __future__ import annotations
 
@@ -44,3 +44,17 @@ def _check_host_port(text: str) -> None:
         raise BadParameter(f'invalid port specification: "{text}"')
     if int(bounds[0]) > int(bounds[-1]):
         raise BadParameter(f'invalid port specification: "{text}"')
+
+
+def console_size(fields: Fields) -> tuple[int, int]:
+    """Rows and columns; (0, 0) where they are not said.  Raises BadParameter."""
+    size = fields.raw("ConsoleSize")
+    if size is None:
+        return 0, 0
+    if not (
+        isinstance(size, list)
+        and len(size) == 2
+        and all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= 65535 for one in size)
+    ):
+        raise BadParameter(f"Bad parameter: {fields.name('ConsoleSize')} must be two numbers from 0 to 65535")
+    return size[0], size[1]

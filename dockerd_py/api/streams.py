@@ -63,6 +63,7 @@ async def attach(call: Call) -> web.StreamResponse:
         stderr=call.flag("stderr"),
         stream=call.flag("stream"),
         logs=call.flag("logs"),
+        waits=not (call.flag("logs") and eras.attaches_after_start(call.version)),
         multiplexed=framed,
         detach_keys=call.text("detachKeys"),
     )

@@ -13,6 +13,7 @@ import socket
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from dockerd_py.api import eras
 from dockerd_py.api.call import Call
 from dockerd_py.api.routing import Route
 from dockerd_py.engine.model import AttachOptions
@@ -33,6 +34,7 @@ async def attach(call: Call) -> web.StreamResponse:
         stderr=call.flag("stderr"),
         stream=call.flag("stream"),
         logs=call.flag("logs"),
+        waits=not (call.flag("logs") and eras.attaches_after_start(call.version)),
         multiplexed=False,
         detach_keys=call.text("detachKeys"),
     )

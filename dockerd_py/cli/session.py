@@ -61,6 +61,7 @@ _FORWARDED = (
     signal.SIGALRM,
 )
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+_STOPPING = (signal.SIGTSTP, signal.SIGCONT)
 
 
 class Signals:
@@ -68,7 +69,8 @@ class Signals:
 
     forward: they come on the pipe; the third SIGINT or SIGTERM raises Terminated nevertheless, so that a container
         that ignores them cannot hold us.
-    Without it, with ``ending``: those that would end us raise Terminated, so that blocks are left in good order.
+    Without it, with ``ending``: those that would end us raise Terminated, so that blocks are left in good order, and
+        those that stop and continue us come on the pipe.
     """
 
     def __init__(self, *, forward: bool, ending: bool) -> None:
@@ -82,7 +84,7 @@ class Signals:
         self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         self._on(signal.SIGWINCH)
-        for number in _FORWARDED if self._forward else _ENDING if self._ending else ():
+        for number in _FORWARDED if self._forward else (*_ENDING, *_STOPPING) if self._ending else ():
             # Who was started with a signal ignored (nohup, a background job) goes on ignoring it.
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._on(number)
@@ -108,7 +110,7 @@ class Signals:
         self._before.append((number, signal.signal(number, self._came)))
 
     def _came(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGWINCH:
+        if number in (signal.SIGWINCH, *_STOPPING):
             return
         if not self._forward:
             raise Terminated(number)
@@ -222,6 +224,7 @@ class Session:
         self._output = Output(tty)
         self._unsent = bytearray()
         self._stream_open = True
+        self._raw: terminal.raw | None = None
         self._last_news = 0.0  # when the stream last brought something, or the exit code came
         self._sock: socket.socket
 
@@ -248,7 +251,7 @@ class Session:
         self._resize(redraw)
         if not self._stdin_open or not terminal.is_terminal(0):
             return self._run(exit_code)
-        with terminal.raw(0):
+        with terminal.raw(0) as self._raw:
             code = self._run(exit_code)
         if exit_code.value is None:
             print("\nread escape sequence", file=sys.stderr)
@@ -359,6 +362,9 @@ class Session:
                 if self._tty:
                     self._resize()
                 continue
+            if number in _STOPPING:
+                self._stop(number)
+                continue
             try:
                 name = signal.Signals(number).name
                 self._client.post(container_path(self._id, "/kill"), {"signal": name})
@@ -367,6 +373,18 @@ class Session:
                     complain(str(error))
             except (Unreachable, ConnectionLost) as error:
                 complain(str(error))
+
+    def _stop(self, number: int) -> None:
+        """Stop as we were asked to, or go on after a stop: the terminal is the shell's meanwhile."""
+        if number == signal.SIGTSTP:
+            if self._raw is not None:
+                self._raw.restore()
+            handler = signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            signal.signal(number, handler)
+        if self._raw is not None:
+            self._raw.again()
+        self._resize(redraw=True)
 
     def _resize(self, redraw: bool = False) -> None:
         found = terminal.size(1) or terminal.size(0)

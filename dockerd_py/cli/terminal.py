@@ -42,11 +42,17 @@ class raw:  # noqa: N801 - used like a function: ``with raw(0):``
         self._before: list[Any] | None = None
 
     def __enter__(self) -> raw:
-        import atexit
+        self.again()
+        return self
 
-        self._before = termios.tcgetattr(self._fd)
-        atexit.register(self.restore)
-        mode = termios.tcgetattr(self._fd)
+    def again(self) -> None:
+        """After a stop: whoever had the terminal meanwhile has set it as they like."""
+        if self._before is None:
+            import atexit
+
+            self._before = termios.tcgetattr(self._fd)
+            atexit.register(self.restore)
+        mode = [*self._before[:6], [*self._before[6]]]
         mode[0] &= ~(
             termios.IGNBRK
             | termios.BRKINT
@@ -63,7 +69,6 @@ class raw:  # noqa: N801 - used like a function: ``with raw(0):``
         mode[6][termios.VMIN] = 1
         mode[6][termios.VTIME] = 0
         termios.tcsetattr(self._fd, termios.TCSANOW, mode)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

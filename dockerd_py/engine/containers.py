@@ -1,8 +1,8 @@
 """Containers: what a user asks of them.
 
 All of them are in memory; the database is written before an answer is given.  A container's lock is held over each
-change of its state, so that two callers never start, end or remove it at once; `stop` and `kill` only send signals
-and take no lock.
+change of its state, so that two callers never start, end or remove it at once; `stop` and `kill` only send signals,
+without the lock, but wait for a start that is under way.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dockerd_py.engine import (
     logsettings,
     making,
     mounts,
+    replay,
     resources,
     settings,
     stats,
@@ -324,7 +325,9 @@ class Containers:
         timeout: seconds; None: the container's own, else 10; -1: wait for ever.  signal: "": its own stop signal.
         Raises NoSuchContainer, BadParameter for the signal, AlreadyInState, TimedOut.
         """
-        await self._ending.stop(self.record(ref), timeout, signal)
+        record = self.record(ref)
+        await self._after_start(record)
+        await self._ending.stop(record, timeout, signal)
 
     async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         """Stop it as `stop` does, if it runs, and start it.  Raises as both do.
@@ -338,7 +341,15 @@ class Containers:
 
         Raises NoSuchContainer, BadParameter, NotRunning.
         """
-        await self._ending.kill(self.record(ref), signal)
+        record = self.record(ref)
+        await self._after_start(record)
+        await self._ending.kill(record, signal)
+
+    async def _after_start(self, record: Record) -> None:
+        """Whoever has seen the output of a container may signal to it, though its start is not quite over."""
+        if not record.state.running and record.lock.locked():
+            async with record.lock:
+                pass
 
     async def wait(self, ref: str, condition: WaitCondition = WaitCondition.NOT_RUNNING) -> WaitResult:
         """Its exit code, once the condition holds.  Raises NoSuchContainer."""
@@ -396,17 +407,28 @@ class Containers:
     async def attach(self, ref: str, options: AttachOptions, fd: int, early: bytes) -> None:
         """Give a client's connection to the container.  Owns ``fd``, whatever comes.
 
-        early: what the client had sent already.  Returns once the monitor has the connection.
+        early: what the client had sent already.  Returns once the monitor has the connection; where the log is asked
+        for, it gets it later, and what fails then is told on the connection.
         """
         try:
             record = self.record(ref)
             async with record.lock:
                 attach.check(record, options)
-                monitor = await self._lifecycle.monitor_for_attach(record)
+                monitor = None
+                if options.stream and (options.waits or not record.state.finished_at):
+                    monitor = await self._lifecycle.monitor_for_attach(record)
             self._events.publish("container", "attach", record.id, record.attributes())
-            await attach.hand_over(record, monitor, options, fd, early)
+            if options.logs:
+                one = replay.Replay(self._logs, record, monitor, options, fd, early)
+                fd = -1
+                task = asyncio.get_running_loop().create_task(one.run())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif monitor is not None:
+                await attach.hand_over(record, monitor, options, fd, early)
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         """Set the size of its terminal, in characters.  Raises NoSuchContainer, NotRunning, Conflict."""

@@ -20,7 +20,8 @@ from dockerd_py.engine.model import STDERR, STDOUT, LogOptions, LogRecord, Statu
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.errors import NotReadable
 from dockerd_py.monitor.clients import FOLLOW
-from dockerd_py.runtime.monitors import MonitorGone, RequestFailed
+from dockerd_py.monitor.wire import Message
+from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
 from dockerd_py.units.journal import JournalReader, JournalRecord
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class Position:
     ordinal: int = 0  # of the record before it; 0: nothing of this epoch
     place: jsonlog.Place | None = None  # in a file; None: its end
     past: int = 0  # in a file: how many records behind ``place``
-    time: int = 0  # of the record before it, where it is known
+    time: int = 0  # records of earlier starts are not later, those behind it not earlier; 0: not known
 
 
 class Logs:
@@ -93,7 +94,7 @@ class Logs:
         """Where history ends: where the monitor stands, or the end of what it wrote before it ended."""
         monitor = record.monitor
         if monitor is None:
-            return self._end(record, record.log_end.epoch, record.log_end.ordinal), None
+            return self.end(record), None
         ours: socket.socket | None = None
         theirs: socket.socket | None = None
         if follow:
@@ -105,10 +106,7 @@ class Logs:
         except (MonitorGone, RequestFailed):
             if ours is not None:
                 ours.close()
-            end = await asyncio.shield(monitor.exited)  # others wait for it too
-            if end is None:
-                return self._end(record, record.log_end.epoch, 0), None
-            return self._end(record, end.epoch, end.ordinal), None
+            return await self.end_of(record, monitor), None
         except BaseException:
             if ours is not None:
                 ours.close()
@@ -116,18 +114,37 @@ class Logs:
         finally:
             if theirs is not None:
                 theirs.close()
-        return Position(reply["epoch"], reply["ordinal"], _place(reply["mark"])), ours
+        return told(reply), ours
 
-    def _end(self, record: Record, epoch: str, ordinal: int) -> Position:
-        """Where a log ends that nobody writes now."""
+    def end(self, record: Record) -> Position:
+        """Where the log of a container without a monitor ends."""
+        return self._end(record, record.log_end.epoch, record.log_end.ordinal, record.state.finished_at)
+
+    async def end_of(self, record: Record, monitor: Monitor) -> Position:
+        """Where the log ends that a monitor wrote which has gone, or is about to go."""
+        end = await asyncio.shield(monitor.exited)  # others wait for it too
+        if end is None:
+            return self._end(record, record.log_end.epoch, 0, 0)
+        return self._end(record, end.epoch, end.ordinal, end.finished_at)
+
+    def _end(self, record: Record, epoch: str, ordinal: int, time: int) -> Position:
         if record.log_driver == "journald":
-            return Position(epoch, ordinal)
+            return Position(epoch, ordinal, time=time)
         path = self._paths.log_file(record.id, record.log_driver)
         try:
             status = path.stat()
         except FileNotFoundError:
-            return Position(epoch, ordinal, jsonlog.Place(0, 0))
-        return Position(epoch, ordinal, jsonlog.Place(status.st_ino, status.st_size))
+            return Position(epoch, ordinal, jsonlog.Place(0, 0), time=time)
+        return Position(epoch, ordinal, jsonlog.Place(status.st_ino, status.st_size), time=time)
+
+    def between(
+        self, record: Record, streams: frozenset[int], start: Position | None, end: Position
+    ) -> AsyncGenerator[LogBatch, None]:
+        """What stands in the log between two positions (``start`` None: from its beginning); to be closed.
+
+        Records of other streams may be among it.
+        """
+        return self._history(record, LogOptions(), streams, start, end)
 
     async def _history(
         self, record: Record, options: LogOptions, streams: frozenset[int], start: Position | None, end: Position
@@ -223,6 +240,11 @@ class _Followed:
                 time=batch[-1].time,
             )
         return batch, data[at:]
+
+
+def told(reply: Message) -> Position:
+    """The position in a monitor's answer."""
+    return Position(reply["epoch"], reply["ordinal"], _place(reply["mark"]), time=reply.get("time", 0))
 
 
 def _place(mark: dict[str, int]) -> jsonlog.Place | None:

@@ -103,6 +103,7 @@ class HostConfig:
     cgroup_parent: str = ""  # a slice of systemd's; "": machine.slice
     annotations: dict[str, str] = field(default_factory=dict)
     lxc_conf: tuple[tuple[str, str], ...] = ()  # as given; what it means is in the other settings already
+    console_size: tuple[int, int] = (0, 0)  # of its terminal at its start: rows, columns; (0, 0): not known
 
 
 class Status(str, enum.Enum):
@@ -221,6 +222,7 @@ class AttachOptions:
     stderr: bool = False
     stream: bool = False
     logs: bool = False
+    waits: bool = True  # for the next start of a container that has ended; False: its log is all then
     multiplexed: bool = True  # stdcopy frames; ignored for a container with a terminal, which is always raw
     detach_keys: str = ""  # "ctrl-p,ctrl-q"
 

@@ -155,7 +155,8 @@ class Execs:
     @property
     def due(self) -> list[float]:
         now = time.monotonic()
-        return [at for one in self._execs.values() if one.died_at and (at := one.died_at + DRAIN_SECONDS) > now]
+        dead = [at for one in self._execs.values() if one.died_at and (at := one.died_at + DRAIN_SECONDS) > now]
+        return dead + [at for session in self._parting for at in session.due]
 
     def settle(self, now: float) -> None:
         """After each round of the loop."""

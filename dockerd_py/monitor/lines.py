@@ -31,6 +31,11 @@ class LineSplitter:
             self._rest = self._rest[PIECE:]
         return pieces
 
+    @property
+    def rest(self) -> bytes:
+        """What stands after the last newline, or piece."""
+        return self._rest
+
     def finish(self) -> list[Piece]:
         """What stands after the last newline: at most one record."""
         rest, self._rest = self._rest, b""

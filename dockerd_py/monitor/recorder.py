@@ -61,7 +61,11 @@ class Recorder:
 
     def position(self) -> dict[str, object]:
         """Where the log stands now."""
-        return {"epoch": self._epoch, "ordinal": self.ordinal, "mark": self._log.mark()}
+        return {"epoch": self._epoch, "ordinal": self.ordinal, "mark": self._log.mark(), "time": time.time_ns()}
+
+    def unrecorded(self) -> dict[int, bytes]:
+        """What each stream has given that is in no record yet: the beginning of a line."""
+        return {stream: splitter.rest for stream, splitter in self._splitters.items() if splitter.rest}
 
     def rename(self, fields: dict[str, str], names: list[str]) -> None:
         if isinstance(self._log, JournalWriter):

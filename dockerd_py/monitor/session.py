@@ -36,15 +36,26 @@ class Session:
         self.attached: list[Attached] = []
 
     def attach(
-        self, sock: socket.socket, early: bytes, *, stdin: bool, streams: list[int], framed: bool, keys: list[int]
-    ) -> None:
-        """Take a client's connection, with what it has sent already."""
+        self,
+        sock: socket.socket,
+        early: bytes,
+        *,
+        stdin: bool,
+        streams: list[int],
+        framed: bool,
+        keys: list[int],
+        hold: int | None = None,
+    ) -> Attached:
+        """Take a client's connection, with what it has sent already.  ``hold``: see `Attached`."""
         client = Attached(
-            sock, stdin=stdin, streams=frozenset(streams), framed=framed, detach_keys=bytes(keys)
+            sock, stdin=stdin, streams=frozenset(streams), framed=framed, detach_keys=bytes(keys), hold=hold
         )
+        if hold is not None:
+            self._loop.watch(hold, select.EPOLLIN, lambda _: self._hold_ended(client, hold))
         if early and stdin:
             self.streams.queue_stdin(client.typed(early))
         self.attached.append(client)
+        return client
 
     def begin(self) -> None:
         """The process exists and has its ends of the streams.  Until then nothing is read from them: what comes is
@@ -64,26 +75,27 @@ class Session:
         self.streams.close()
 
     def abandon(self) -> None:
-        """Let go of everything at once."""
+        """Let go of everything at once; who gave a connection has something to say on it."""
         self.close_streams()
         for client in self.attached:
             self._loop.unwatch(client.sock.fileno())
-            client.close()
+            client.sock.close()
         self.attached.clear()
 
     @property
     def due(self) -> list[float]:
         """The times on the monotonic clock after which `settle` has something to do."""
-        if self._patient:
-            return []
-        return [at for client in self.attached if (at := client.stalled_at) is not None]
+        times = [client.lingers_until for client in self.attached]
+        if not self._patient:
+            times += [client.stalled_at for client in self.attached]
+        return [at for at in times if at is not None]
 
     def settle(self, now: float) -> None:
         for client in tuple(self.attached):
             stalled_at = None if self._patient else client.stalled_at
             if stalled_at is not None and now >= stalled_at:
                 client.gone = True
-            if self._over and not client.buffer:
+            if self._over and not client.buffer and client.part(now):
                 client.gone = True
         self._pump_stdin()
         for client in tuple(self.attached):
@@ -160,12 +172,14 @@ class Session:
         """Watch a client for just what it may do now; let go of it when it is gone."""
         fd = client.sock.fileno()
         if client.gone:
-            self._loop.unwatch(fd)
-            client.close()
+            self._close(client)
             self.attached.remove(client)
             self._input_ended(client)
             return
-        events = select.EPOLLOUT if client.buffer else 0
+        if client.lingers_until is not None:
+            self._loop.watch(fd, select.EPOLLIN, lambda _: None)  # each round ends here again
+            return
+        events = select.EPOLLOUT if client.buffer and not client.held else 0
         if not client.input_ended and self.streams.wants_stdin():
             events |= select.EPOLLIN
         self._loop.watch(fd, events, lambda seen: self._client_event(client, seen))
@@ -181,6 +195,16 @@ class Session:
                 self._input_ended(client)
             elif client.wants_stdin:
                 self.streams.queue_stdin(data)
+
+    def _hold_ended(self, client: Attached, hold: int) -> None:
+        self._loop.unwatch(hold)
+        client.hold_ended()
+
+    def _close(self, client: Attached) -> None:
+        self._loop.unwatch(client.sock.fileno())
+        if client.hold is not None:
+            self._loop.unwatch(client.hold)
+        client.close()
 
     def _input_ended(self, client: Attached) -> None:
         if client.input_ended:

@@ -14,6 +14,9 @@ abort                                                 (the half-made container i
 kill          signal
 attach        stdin, streams, framed, keys; fds:      epoch, ordinal, mark: where the log stood before the first
               connection[, memfd of early bytes]      byte that this client gets
+attach_held   the same; fds: connection, the reading  the same, and what stands in no record yet is the first
+              end of a pipe[, memfd]                  that it gets, once a byte has come through the pipe; it is
+                                                      let go when the pipe ends without one
 follow        fds: socket                             the same, before the first record
 position                                              the same, now
 resize        height, width
@@ -51,7 +54,7 @@ from typing import Any, NamedTuple
 
 from dockerd_py.monitor import PROTOCOL_VERSION, spool, wire
 from dockerd_py.monitor.children import Children
-from dockerd_py.monitor.clients import Client, read_memfd
+from dockerd_py.monitor.clients import Attached, Client, read_memfd
 from dockerd_py.monitor.control import Control, Refused, Reply
 from dockerd_py.monitor.drivers import make
 from dockerd_py.monitor.execs import Execs
@@ -63,7 +66,7 @@ from dockerd_py.monitor.recorder import Recorder
 from dockerd_py.monitor.session import DRAIN_SECONDS, Session
 from dockerd_py.monitor.streams import Streams, Terminal
 
-PARTING_SECONDS = 10.0  # how long clients may take for the last output
+PARTING_SECONDS = 10.0  # how long a client may read nothing of the last output; at shutdown, the time for all of it
 
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
@@ -102,6 +105,7 @@ class Supervisor:
         self.exit: spool.ExitRecord | None = None
         self.record_retry_at: float | None = None  # the disk is full, and nobody is there to be told
         self.done = False
+        self.asked_to_go = False
         log = make(
             config.log_driver,
             path=config.log_path,
@@ -145,9 +149,13 @@ class Supervisor:
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         # At shutdown everybody is asked to go; a monitor goes when its container has.
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._ask_to_go)
         self.loop.watch(wake_read, select.EPOLLIN, lambda _: self._reap(wake_read))
+
+    def _ask_to_go(self, *_: object) -> None:
+        self.asked_to_go = True
 
     def _make_streams(self) -> Streams:
         config = self.config
@@ -206,7 +214,9 @@ class Supervisor:
                 os.kill(self.pid, message["signal"])
                 return {}
             case "attach":
-                return self._attach(message, fds)
+                return self._attach(message, fds, held=False)
+            case "attach_held":
+                return self._attach(message, fds, held=True)
             case "follow":
                 return self._follow(fds)
             case "position":
@@ -256,18 +266,23 @@ class Supervisor:
             "names": self.names,
         }
 
-    def _attach(self, message: wire.Message, fds: list[int]) -> wire.Message:
-        if not fds:
-            raise Refused("attach needs a connection")
+    def _attach(self, message: wire.Message, fds: list[int], *, held: bool) -> wire.Message:
+        if len(fds) < 1 + held:
+            raise Refused("attach needs a connection" + " and a pipe" * held)
         connection = socket.socket(fileno=fds.pop(0))
-        self.session.attach(
+        hold = fds.pop(0) if held else None
+        client = self.session.attach(
             connection,
             read_memfd(fds.pop(0)) if fds else b"",
             stdin=bool(message["stdin"]) and self.config.open_stdin,
             streams=message["streams"],
             framed=bool(message["framed"]) and not self.config.tty,
             keys=message["keys"],
+            hold=hold,
         )
+        if held:
+            for stream, data in self.recorder.unrecorded().items():
+                client.output(stream, data)
         return self.recorder.position()
 
     def _follow(self, fds: list[int]) -> wire.Message:
@@ -377,17 +392,42 @@ class Supervisor:
     def _part(self) -> None:
         """Give clients the rest of their output, as long as they take it, and leave nothing behind."""
         self.control.close()
-        deadline = time.monotonic() + PARTING_SECONDS
+        begun = time.monotonic()
         sessions = [self.session, *self.execs.sessions()]
         clients: list[Client] = [client for session in sessions for client in session.attached]
         clients += self.recorder.followers
-        while clients and time.monotonic() < deadline:
+        for client in clients:
+            client.last_progress = begun
+        while clients:
+            now = time.monotonic()
+            late = self.asked_to_go and now > begun + PARTING_SECONDS
             for client in clients:
                 client.flush()
-            clients = [client for client in clients if client.buffer and not client.gone]
+                if client.buffer:
+                    client.gone |= late or (not client.held and now > client.last_progress + PARTING_SECONDS)
+                else:
+                    client.gone |= late or client.part(now)
+                if client.gone:
+                    client.close()
+            clients = [client for client in clients if not client.gone]
             if clients:
-                select.select([], [client.sock for client in clients], [], 1.0)
+                _await_progress(clients)
+        deadline = time.monotonic() + PARTING_SECONDS
         while self.recorder.waits and time.monotonic() < deadline:
             time.sleep(0.01)
             self.recorder.flush()
         self.recorder.close()
+
+
+def _await_progress(clients: list[Client]) -> None:
+    """Wait, a second at most, until one of ``clients`` can be sent something, is held no longer, or has ended."""
+    poll = select.poll()
+    holds = {client.hold: client for client in clients if isinstance(client, Attached) and client.hold is not None}
+    for fd in holds:
+        poll.register(fd, select.POLLIN)
+    for client in clients:
+        if not client.held:
+            poll.register(client.sock, select.POLLOUT if client.buffer else select.POLLIN)
+    for fd, _ in poll.poll(1000):
+        if fd in holds:
+            holds[fd].hold_ended()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
-from hosttools import Api, Cli, journal, journal_entries, main_pid, run, systemctl, wait_until
+from hosttools import SOCKET, Api, Cli, journal, journal_entries, main_pid, run, systemctl, wait_until
 
 
 def make(pydocker: Cli, busybox: str, script: str, *options: str) -> str:
@@ -157,3 +158,53 @@ def test_syslog_reaches_the_host_s_own_socket(api: Api, pydocker: Cli, busybox: 
     (entry,) = journal_entries("-t", "by-syslog")
     assert (entry["MESSAGE"], entry["_TRANSPORT"], entry["SYSLOG_FACILITY"]) == ("over syslog", "syslog", "3")
     assert pydocker.out("logs", container) == "over syslog"
+
+
+def test_an_attach_goes_on_exactly_where_the_journal_ends(api: Api, pydocker: Cli, busybox: str) -> None:
+    """Its third start writes; what the first two wrote comes once, and first."""
+    script = "read n; i=0; while [ $i -lt $n ]; do echo $i; i=$((i+1)); done; printf be; read go; echo gun"
+    container = pydocker.out("create", "-i", "--network", "none", busybox, "sh", "-c", script)
+    begun = [f"{number}" for number in range(20)]
+    long = [f"{number}" for number in range(20_000)]
+    for _ in range(2):
+        pydocker("start", "-ai", container, input="20\ngo\n", timeout=60)
+    history = [*begun, "begun", *begun, "begun"]
+    first = attach(container)
+    api.post(f"/containers/{container}/start").check()
+    feeder = attach(container, "stream=1&stdin=1")
+    feeder.sendall(b"20000\n")
+    others = [attach(container) for _ in range(5)]
+    feeder.sendall(b"go\n")
+    for client in (first, *others):
+        assert lines(client) == [*history, *long, "begun"]
+    feeder.close()
+    finish(api, container)
+    assert lines(attach(container, "logs=1&stdout=1")) == [*history, *long, "begun"]
+    api.delete(f"/containers/{container}?force=1").check()
+
+
+def attach(container: str, query: str = "logs=1&stream=1&stdout=1") -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(os.fspath(SOCKET))
+    client.settimeout(60)
+    client.sendall(
+        f"POST /v1.9/containers/{container}/attach?{query} HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += client.recv(1)
+    assert b" 200 OK" in head
+    return client
+
+
+def lines(client: socket.socket) -> list[str]:
+    with client:
+        data = b""
+        while piece := client.recv(65536):
+            data += piece
+    found, at = b"", 0
+    while at < len(data):  # Docker's frames
+        length = int.from_bytes(data[at + 4 : at + 8], "big")
+        found += data[at + 8 : at + 8 + length]
+        at += 8 + length
+    return found.decode().splitlines()

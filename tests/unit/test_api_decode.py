@@ -52,7 +52,7 @@ def host(**settings_: Any) -> HostConfig:
 def test_the_body_of_docker_run_is_accepted_as_it_is() -> None:
     request = decode_create(CLI_BODY)
     assert request.config == ContainerConfig(image="busybox", cmd=("true",), attach_stdout=True, attach_stderr=True)
-    assert request.host == HostConfig(restart=RestartPolicy("no"))
+    assert request.host == HostConfig(restart=RestartPolicy("no"), console_size=(24, 80))
 
 
 def test_every_setting_that_is_supported_arrives() -> None:

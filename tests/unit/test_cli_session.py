@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from cli_daemon import NO_CONTENT, UPGRADED, Answer, Daemon, Request, failure, reply
+from daemons import until
 
 ID = "0123456789abcdef" * 4
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
@@ -397,12 +398,12 @@ def test_attach_feeds_a_container_whose_input_is_open(tmp_path: Path) -> None:
 class OnATerminal:
     """`pydocker` on a pty of 24 rows and 80 columns."""
 
-    def __init__(self, daemon: Daemon, *argv: str) -> None:
+    def __init__(self, daemon: Daemon, *argv: str, **others: int) -> None:
         self.master, self.slave = pty.openpty()
         self.resize(24, 80)
         self.before = self.mode
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), self.slave)
-        self.process = daemon.start(*argv, **streams, start_new_session=True)
+        self.process = daemon.start(*argv, **{**streams, **others}, preexec_fn=os.setpgrp)
 
     def __enter__(self) -> OnATerminal:
         return self
@@ -477,7 +478,7 @@ def test_detaching_leaves_the_container_running_and_the_terminal_as_it_was(tmp_p
         assert client.mode == client.before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_puts_the_terminal_back_and_leaves_the_container_alone(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -494,3 +495,56 @@ def test_a_terminal_needs_a_terminal(tmp_path: Path) -> None:
         done = daemon.command("run", "-it", "bb")
     assert "need a terminal, and standard input is none" in done.stderr
     assert (done.returncode, daemon.lines) == (125, [])
+
+
+def test_a_daemon_that_refuses_to_start_it_finds_the_terminal_as_it_was(tmp_path: Path) -> None:
+    scene = Scene(shell)
+    scene.answers[f"POST /containers/{ID}/start"] = failure(500, "no such thing")
+    with Daemon(tmp_path, scene.answers) as daemon, OnATerminal(daemon, "run", "-it", "bb") as client:
+        client.prints(b"no such thing")
+        assert client.process.wait(20) == 125
+        assert client.mode == client.before
+
+
+def test_an_exit_code_that_is_lost_puts_the_terminal_back(tmp_path: Path) -> None:
+    def breaks(request: Request) -> None:
+        request.connection.sendall(HEAD)
+        scene.started.wait(20)
+        scene.answers[f"POST /containers/{ID}/wait"] = failure(404, "gone")
+
+    scene = Scene(shell)
+    scene.answers[f"POST /containers/{ID}/wait"] = breaks
+    with Daemon(tmp_path, scene.answers) as daemon, OnATerminal(daemon, "run", "-it", "bb") as client:
+        client.prints(b"was removed before its exit code could be asked for")
+        assert client.process.wait(20) == 125
+        assert client.mode == client.before
+
+
+def test_standard_output_that_is_gone_puts_the_terminal_back(tmp_path: Path) -> None:
+    with Daemon(tmp_path, Scene(shell).answers) as daemon:
+        reading, writing = os.pipe()
+        with OnATerminal(daemon, "run", "-it", "bb", stdout=writing) as client:
+            os.close(writing)
+            assert os.read(reading, 100) == b"READY\r\n"
+            until(lambda: client.mode != client.before)
+            os.close(reading)
+            os.write(client.master, b"a")
+            assert client.process.wait(20) == 141
+            assert client.mode == client.before
+
+
+def test_suspended_from_outside_it_leaves_the_terminal_to_the_shell_and_takes_it_again(tmp_path: Path) -> None:
+    with Daemon(tmp_path, Scene(shell, 6).answers) as daemon, OnATerminal(daemon, "run", "-it", "bb") as client:
+        client.prints(b"READY\r\n")
+        raw = client.mode
+        for _ in range(2):
+            client.process.send_signal(signal.SIGTSTP)
+            assert os.waitpid(client.process.pid, os.WUNTRACED)[1] == 0x7F | signal.SIGTSTP << 8
+            assert client.mode == client.before
+            client.resize(30, 90)
+            client.process.send_signal(signal.SIGCONT)
+            until(lambda: client.mode == raw)
+        until(lambda: "POST /containers/ID/resize?h=30&w=90" in asked(daemon))
+        os.write(client.master, b"q")
+        assert client.process.wait(20) == 6
+        assert client.mode == client.before

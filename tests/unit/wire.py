@@ -78,6 +78,15 @@ def read_to_end(connection: socket.socket) -> bytes:
     return bytes(data)
 
 
+def read_exactly(connection: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = connection.recv(size - len(data))
+        assert piece, bytes(data)
+        data += piece
+    return bytes(data)
+
+
 def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
     """Head and body of an answer whose length is declared, on a connection that goes on."""
     head = read_head(connection)
