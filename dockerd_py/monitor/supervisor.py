@@ -386,7 +386,10 @@ class Supervisor:
                 client.flush()
             clients = [client for client in clients if client.buffer and not client.gone]
             if clients:
-                select.select([], [client.sock for client in clients], [], 1.0)
+                poll = select.poll()  # select(2) knows no descriptor above 1023
+                for client in clients:
+                    poll.register(client.sock, select.POLLOUT)
+                poll.poll(1000)
         while self.recorder.waits and time.monotonic() < deadline:
             time.sleep(0.01)
             self.recorder.flush()

@@ -11,11 +11,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
+import execs
 import pytest
-from daemons import Daemon, until
+from daemons import Daemon, spawn, until
 from faults.picture import fork_servers, monitors
 from store_house import needs_root
 from wire import frames, read_to_end
@@ -210,3 +212,20 @@ def test_what_daemonizes_in_a_container_ends_with_it(host: dict[str, str], daemo
     until(lambda: command_lines(f"sleep {length}") == [])
     for one in daemon.get("/containers/json?all=1").json:
         removed(daemon, one["Id"])
+
+
+def test_a_container_lives_though_it_has_more_clients_than_its_monitor_has_descriptors(tmp_path: Path) -> None:
+    most = 200
+    daemon = Daemon(tmp_path)
+    daemon.spawn = lambda argv, log: spawn(["prlimit", f"--nofile={most}", *argv], log)
+    daemon.start()
+    daemon.import_busybox()
+    container = daemon.run_detached("sleep", "1000")
+    with ExitStack() as stack:
+        for _ in range(most):
+            stack.enter_context(attach(daemon, container))
+        assert daemon.inspect(container)["State"]["Running"]
+        assert execs.detach(daemon, execs.create(daemon, container, "true")).status == 200
+        assert stopped(daemon, container, "?t=0")["ExitCode"] == 137
+    daemon.close()
+    assert daemon.leftovers() == []
