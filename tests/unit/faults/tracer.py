@@ -143,22 +143,16 @@ class Tracer:
     def _kill(self) -> None:
         """Kill the victims, and wait until they are dead."""
         self._reporting.acquire()
-        all_of_them = set(self._processes.values())
-        doomed = {each for each in all_of_them if "*" in self._victims or self._names.get(each) in self._victims}
+        doomed = {each for each in set(self._processes.values()) if "*" in self._victims or self._names.get(each) in self._victims}
         for process in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        living = all_of_them - doomed
         while doomed:
             thread, status = os.waitpid(-1, _WALL)
-            if not os.WIFSTOPPED(status):
+            if not os.WIFSTOPPED(status):  # else it stays where it is until we end
                 doomed.discard(thread)
-                living.discard(thread)
-            else:  # it stays where it is until we end
-                with contextlib.suppress(FileNotFoundError):
-                    living.add(self._process(thread))
         # A fork has everything that the daemon had, its lock too, until it becomes a program: that is never late.
-        self._late = self._late and living <= self._names.keys()
+        self._late = self._late and _traced() <= self._names.keys()
         self.report(killed=True)
 
     def _process(self, thread: int) -> int:
@@ -174,6 +168,16 @@ def _ptrace(request: int, thread: int, address: int = 0, data: int = 0) -> None:
         if number == errno.ESRCH:
             raise ProcessLookupError(thread)
         raise OSError(number, os.strerror(number))
+
+
+def _traced() -> set[int]:
+    """The processes that we trace, also those of which the kernel has told us nothing yet."""
+    own, found = f"TracerPid:\t{os.getpid()}\n", set()
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/status") as file:
+            if own in file.read():
+                found.add(int(name))
+    return found
 
 
 def _program(pid: int) -> str:
