@@ -143,7 +143,9 @@ class Tracer:
     def _kill(self) -> None:
         """Kill the victims, and wait until they are dead."""
         self._reporting.acquire()
-        doomed = {each for each in set(self._processes.values()) if "*" in self._victims or self._names.get(each) in self._victims}
+        doomed = set(self._processes.values())
+        if "*" not in self._victims:
+            doomed = {each for each in doomed if self._names.get(each) in self._victims}
         for process in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
