@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dockerd_py.engine import forms
+from dockerd_py.engine import forms, ipc
 from dockerd_py.engine.model import ExecConfig
 from dockerd_py.engine.record import Paths, Record
-from dockerd_py.runtime import capabilities, users
+from dockerd_py.runtime import capabilities, crun, users
 from dockerd_py.runtime.process import ProcessInput, build_process
 from dockerd_py.runtime.runtimes import Runtimes
 
@@ -97,8 +97,16 @@ class ExecPlanner:
     def clear(self, record: Record, keep: set[str]) -> None:
         """Take away the files of all execs but ``keep``."""
         tokens = {exec_id[:TOKEN] for exec_id in keep}
+        self.sweep(record)
         for path in self._paths.exec_directory(record.id).glob("*"):
             if path.suffix != ".json" or path.stem not in tokens:
+                path.unlink(missing_ok=True)
+
+    def sweep(self, record: Record) -> None:
+        """Take away what a runtime that was killed has left.  No exec of this container may be starting."""
+        if left := list(self._paths.exec_directory(record.id).glob(crun.TEMPORARY)):
+            ipc.unmount_below(self._paths.exec_directory(record.id))
+            for path in left:
                 path.unlink(missing_ok=True)
 
     def _file(self, record: Record, exec_id: str, kind: str) -> str:

@@ -267,9 +267,9 @@ class Execs:
                     f"container {record.name} was started by an older version, whose monitor knows no exec: "
                     "restart pydockerd-monitor.service, then the container"
                 ) from error
-            if not error.log:
+            if error.log is None:
                 raise NotRunning(f"Container {record.id} is not running: {error}") from error
-            raise crun.explain(error.log, config.cmd[0], crun.EXEC_FAILED) from error
+            raise crun.explain(error.log or str(error), config.cmd[0], crun.EXEC_FAILED) from error
         except (MonitorGone, FileNotFoundError):
             raise NotRunning(f"Container {record.id} is not running") from None
         one.pid = int(reply["pid"])
@@ -318,6 +318,9 @@ class Execs:
             with contextlib.suppress(PydockerdError, asyncio.TimeoutError):  # it is gone, and all with it
                 await monitor.request("exec_abort", exec=one.id)
         self._planner.forget(one.record, one.id)
+        others = (other for other in self._by_id.values() if other.record is one.record and other is not one)
+        if not any(other.phase is Phase.STARTING for other in others):
+            await asyncio.to_thread(self._planner.sweep, one.record)
         code = getattr(error, "exit_code", FAILED_EXIT_CODE)
         one.pid = 0
         self._end(one, code if code != RuntimeFailed.exit_code else FAILED_EXIT_CODE)
@@ -377,6 +380,8 @@ class Execs:
             one = self._by_id[exec_id]
             if one.phase is Phase.RUNNING:  # its monitor was killed
                 self._ended(one, LOST_EXIT_CODE)
+            elif one.phase is Phase.STARTING and one.early_end is None:
+                one.early_end = {"exit_code": LOST_EXIT_CODE}  # if it was started at all
             elif one.phase is Phase.CREATED:
                 record.exec_ids.remove(exec_id)
                 del self._by_id[exec_id]

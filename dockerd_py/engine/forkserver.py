@@ -16,6 +16,7 @@ from pathlib import Path
 import dockerd_py.monitor
 from dockerd_py import subprocesses
 from dockerd_py.errors import PydockerdError, RuntimeFailed
+from dockerd_py.monitor import wire
 from dockerd_py.monitor.supervisor import Config
 from dockerd_py.runtime.monitors import ForkServer, ForkServerGone, Monitor
 from dockerd_py.units.base import Units
@@ -59,6 +60,8 @@ class ForkServerLauncher:
         try:
             return await self._server.spawn(config)
         except ForkServerGone:
+            for path in wire.abandoned(os.path.join(config.directory, "monitor.sock")):
+                os.unlink(path)
             await self.ensure()
             return await self._server.spawn(config)
 

@@ -169,7 +169,7 @@ class Lifecycle:
         except RequestFailed as error:
             raise crun.explain(error.log or str(error), record.path) from error
         except MonitorGone as error:
-            raise RuntimeFailed(f"the monitor of container {record.name} was killed while it started") from error
+            raise RuntimeFailed(f"container {record.name} or its monitor was killed while it started") from error
         record.state = with_state(
             record,
             status=Status.RUNNING,
@@ -216,6 +216,7 @@ class Lifecycle:
             text = str(failure) if isinstance(failure, PydockerdError) else "the start was interrupted"
             record.state = with_state(record, status=status, pid=0, exit_code=code, error=text)
         await self.clean_up(record)
+        spool.forget(str(self._paths.spool), record.id)  # what was killed while it started never ran
         await self.save(record)
         record.settle_exit()
         record.settle_restart(started=False)
@@ -352,9 +353,16 @@ class Lifecycle:
             await ipc.release_shm(record, self._paths)
             await self._store.layers.unmount_rw(record.id)
             await self._volumes.unmount(record.id)
+            await self._remove_run_directory(record.id)
         except PydockerdError as error:
             log.error("%s: %s; recovery will try again at the next start", record.id, error)
-        shutil.rmtree(self._paths.run_directory(record.id), ignore_errors=True)
+
+    async def _remove_run_directory(self, container_id: str) -> None:
+        directory = self._paths.run_directory(container_id)
+        shutil.rmtree(directory, ignore_errors=True)
+        if directory.exists():  # a runtime that was killed has left a mount, or an exec was being prepared
+            await asyncio.to_thread(ipc.unmount_below, directory)
+            shutil.rmtree(directory, ignore_errors=True)
 
     async def forget_runtime_state(self, container_id: str) -> None:
         """Take the OCI runtime's own state away, where a killed monitor left it.  Raises ProgramFailed."""

@@ -26,7 +26,7 @@ from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import PydockerdError
 from dockerd_py.monitor import spool, wire
 from dockerd_py.monitor.spool import ExitRecord
-from dockerd_py.runtime import monitors
+from dockerd_py.runtime import files, monitors
 from dockerd_py.runtime.monitors import Monitor
 from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
@@ -84,6 +84,8 @@ class Recovery:
                 log.error("%s: %s", record.id, error)
 
     async def _recover(self, record: Record, phase: str) -> None:
+        if phase == "starting":
+            files.sweep(self._paths.directory(record.id))
         monitor = monitors.connect(self._paths.monitor_socket(record.id))
         told: ExitRecord | None = None
         if monitor is not None:

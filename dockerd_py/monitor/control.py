@@ -1,8 +1,12 @@
-"""The daemon's connections to one monitor: requests come in, each gets its reply, and events go to all of them."""
+"""The daemon's connections to one monitor: requests come in, each gets its reply, and events go to all of them.
+
+As many clients as there are, some descriptors are left for the container's own sake: its end has to be written down.
+"""
 
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
 from collections.abc import Callable
@@ -10,6 +14,10 @@ from typing import Protocol
 
 from dockerd_py.monitor import wire
 from dockerd_py.monitor.loop import Loop
+
+SPARE_FDS = 64
+
+TOO_MANY = "the container has too many clients"
 
 Reply = Callable[[wire.Message], None]
 
@@ -34,6 +42,7 @@ class Control:
         self._handle = handle
         self._abandoned = abandoned
         self._connections: dict[int, socket.socket] = {}
+        self._fd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS
         self._listener = wire.bind(path)
         loop.watch(self._listener.fileno(), select.EPOLLIN, self._accept)
 
@@ -61,7 +70,10 @@ class Control:
             connection.close()
 
     def _accept(self, _: int) -> None:
-        connection, _address = self._listener.accept()
+        try:
+            connection, _address = self._listener.accept()
+        except OSError:  # it is gone again; or there is no descriptor left, and one that ends leaves one
+            return
         if wire.peer_uid(connection) == os.geteuid():
             self.add(connection)
         else:
@@ -87,6 +99,9 @@ class Control:
     def _request(self, connection: socket.socket) -> None:
         try:
             message, fds = wire.receive(connection)
+        except wire.DescriptorsLost as lost:
+            self._send(connection, {"seq": lost.message.get("seq", 0), "error": TOO_MANY})
+            return
         except (OSError, wire.ProtocolError):
             message, fds = None, []
         if message is None:
@@ -98,6 +113,8 @@ class Control:
             self._send(connection, {"seq": sequence, **reply})
 
         try:
+            if fds and max(fds) >= self._fd_limit:  # the lowest that is free is given, so all below are taken
+                raise Refused(TOO_MANY)
             reply = self._handle(message, fds, later)
         except (Refused, OSError, KeyError, TypeError, ValueError) as error:
             reply = {"error": str(error) or type(error).__name__}

@@ -191,7 +191,7 @@ class Execs:
             pid = one.read_pid()
             one.session.begin()
         except (OSError, ValueError) as error:
-            self._fail(one, {"error": f"the OCI runtime has not done its part: {error}"})
+            self._fail(one, {"error": f"the OCI runtime has not done its part: {error}", "log": ""})
             return
         one.phase = "running"
         one.pid = pid

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -28,6 +29,8 @@ def serve(path: str, *, lifeline: int | None = None) -> None:
     """Serve until SIGTERM, or until ``lifeline`` (the read end of a pipe that a daemon holds) reports its end."""
     listener = wire.bind(path)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the monitors
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each client of a container's takes one
     _notify_ready()
     gc.freeze()
     poll = select.poll()

@@ -15,6 +15,13 @@ from typing import NoReturn
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 """Nothing of ours reaches the runtime: it would hand NOTIFY_SOCKET, for one, on to the container."""
 
+
+def environment(directory: str) -> dict[str, str]:
+    """What the runtime is given.  Where crun makes itself unwritable for the container, it works with a file that it
+    leaves there when it is killed: in ``directory``, which is taken away, and not in /tmp."""
+    return {**ENVIRONMENT, "_LIBCONTAINER_STATEDIR": directory}
+
+
 CLONE_NEWNS = 0x00020000
 MS_REC, MS_SLAVE = 0x4000, 0x80000
 MNT_DETACH = 2
@@ -92,7 +99,7 @@ def _wait_and_become(
             what = argv[0]
             if hide:
                 _hide_mount(hide)
-            os.execve(argv[0], argv, ENVIRONMENT)
+            os.execve(argv[0], argv, environment(os.path.dirname(log)))
     except OSError as error:
         with open(log, "a", encoding="utf-8") as file:
             file.write(f"{what}: {error.strerror}\n")

@@ -10,7 +10,7 @@ import signal
 import time
 
 from dockerd_py.monitor.children import kill, of_this_process
-from dockerd_py.monitor.gate import ENVIRONMENT, Gate
+from dockerd_py.monitor.gate import Gate, environment
 
 REAP_SECONDS = 10.0
 LOG_LIMIT = 64 * 1024
@@ -71,7 +71,7 @@ class OciRuntime:
         return os.posix_spawn(
             argv[0],
             argv,
-            ENVIRONMENT,
+            environment(os.path.dirname(self._log)),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, null, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, null, os.O_WRONLY, 0),

@@ -179,7 +179,7 @@ class Supervisor:
         self.recorder.settle(now)
         self.session.settle(now)
         self.execs.settle(now)
-        if self.died_at:
+        if self.died_at and not self.done:
             self._finish(now)
         elif self.phase == "idle" and not self.control.connected and not self.session.attached:
             self.done = True

@@ -24,6 +24,14 @@ class ProtocolError(Exception):
     """The peer sent something that is no message."""
 
 
+class DescriptorsLost(ProtocolError):
+    """A message whose file descriptors this process has no room for (RLIMIT_NOFILE, getrlimit(2))."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__("too many open files")
+        self.message = message
+
+
 def encode(message: Message) -> bytes:
     data = json.dumps(message, separators=(",", ":")).encode()
     if len(data) > MAX_MESSAGE:
@@ -39,7 +47,7 @@ def send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> No
 def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
     """Take one message and its file descriptors (close-on-exec); None at the peer's end.
 
-    Raises ProtocolError; file descriptors that came along are closed then.
+    Raises ProtocolError, DescriptorsLost; file descriptors that came along are closed then.
     """
     fds = array.array("i")
     flags = socket.MSG_CMSG_CLOEXEC
@@ -52,11 +60,16 @@ def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
         close_all(received)
         return None, []
     try:
-        if msg_flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if msg_flags & socket.MSG_TRUNC:
             raise ProtocolError("a message was cut short")
         message = json.loads(data)
         if not isinstance(message, dict):
             raise ProtocolError("a message is no object")
+        if msg_flags & socket.MSG_CTRUNC:
+            raise DescriptorsLost(message)
+    except DescriptorsLost:
+        close_all(received)
+        raise
     except (ValueError, ProtocolError) as error:
         close_all(received)
         raise ProtocolError(str(error)) from error

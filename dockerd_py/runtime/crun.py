@@ -21,6 +21,8 @@ from typing import ClassVar
 from dockerd_py.errors import CommandNotExecutable, CommandNotFound, PydockerdError, RuntimeFailed
 
 BINARY = "/usr/bin/crun"
+TEMPORARY = "crun.*"
+"""What it makes in the directory that `_LIBCONTAINER_STATEDIR` names, and leaves if it is killed there."""
 
 
 @dataclass(frozen=True)

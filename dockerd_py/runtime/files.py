@@ -130,6 +130,12 @@ def write(directory: str | os.PathLike[str], name: str, text: str) -> str:
     return path
 
 
+def sweep(directory: Path) -> None:
+    """Take away what a process that was killed inside `write` has left."""
+    for path in directory.glob(".*.*"):
+        path.unlink(missing_ok=True)
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="surrogateescape")

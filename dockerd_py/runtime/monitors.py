@@ -24,13 +24,13 @@ class MonitorGone(RuntimeFailed):
 
 
 class ForkServerGone(RuntimeFailed):
-    """Nobody listens at the fork server's socket."""
+    """Nobody listens at the fork server's socket, or it ended, or its child, before there was a monitor."""
 
 
 class RequestFailed(PydockerdError):
-    """The monitor answered with an error.  ``log`` is what the OCI runtime wrote, if it was asked for something."""
+    """The monitor answered with an error.  ``log`` is what the OCI runtime wrote, None if it was not called."""
 
-    def __init__(self, text: str, log_text: str = "") -> None:
+    def __init__(self, text: str, log_text: str | None = None) -> None:
         super().__init__(text)
         self.log = log_text
 
@@ -82,7 +82,7 @@ class Monitor:
             raise asyncio.TimeoutError
         reply = future.result()
         if "error" in reply:
-            raise RequestFailed(str(reply["error"]), str(reply.get("log", "")))
+            raise RequestFailed(str(reply["error"]), reply.get("log"))
         return reply
 
     def close(self) -> None:
@@ -170,10 +170,12 @@ class ForkServer:
             wire.send(sock, {"op": "monitor", "version": PROTOCOL_VERSION, "config": config._asdict()})
         except OSError as error:
             sock.close()
-            raise RuntimeFailed(f"cannot reach the fork server at {self.path}: {error.strerror}") from error
+            raise ForkServerGone(f"cannot reach the fork server at {self.path}: {error.strerror}") from error
         monitor = Monitor(sock)
         try:
             await asyncio.wait_for(asyncio.shield(monitor.ready), REPLY_SECONDS)
+        except MonitorGone:
+            raise ForkServerGone(f"the fork server at {self.path} ended before there was a monitor") from None
         except asyncio.TimeoutError:
             monitor.close()
             raise RuntimeFailed(f"the fork server at {self.path} does not answer") from None

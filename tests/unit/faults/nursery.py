@@ -6,6 +6,8 @@ Two thirds of a daemon's start are imports, and hundreds of starts are many minu
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import select
@@ -20,6 +22,8 @@ from typing import IO
 
 _LARGEST = 65536
 _MAIN = "dockerd_py.daemon.main"
+_MODULES = (_MAIN, "dockerd_py.api.server", "dockerd_py.dbus.service", "dockerd_py.engine.engine")
+"""The last three it imports itself only when its sockets are open."""
 
 
 class Child:
@@ -124,5 +128,7 @@ def _be_daemon(stopped: bool, *argv: str, log: int) -> None:
 
 
 if __name__ == "__main__":
-
+    for name in _MODULES:
+        importlib.import_module(name)
+    gc.freeze()  # not to be copied by the collection of each daemon's own
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -6,8 +6,10 @@ mounts, and processes.  Random names are left out: a layer's directory is known 
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
+import re
 import stat
 from collections import Counter
 from pathlib import Path
@@ -18,6 +20,9 @@ from daemons import Daemon, until
 from dockerd_py.store.drivers.choose import DRIVERS
 
 Picture = dict[str, Any]
+
+MONITOR = "pydockerd-mon"
+_REMEMBERED = re.compile(r".*/x/[0-9a-f]{8}\.json")  # an exec that has ended, as long as somebody may ask for it
 
 
 def picture(daemon: Daemon) -> Picture:
@@ -37,7 +42,42 @@ def picture(daemon: Daemon) -> Picture:
         },
         "run": sorted(os.listdir(daemon.run)),
         "mounts": sorted(line.split()[4].rpartition("/")[2] for line in daemon.mounts()),
+        "groups": _groups(names),
+        "monitors": len(monitors(daemon)),
     }  # fmt: skip
+
+
+def _groups(names: dict[str, str]) -> dict[str, bool]:
+    """The control groups of containers, and whether there are processes in them."""
+    top = Path("/sys/fs/cgroup/memory")
+    found = {}
+    for place, directories, _ in os.walk(top if top.is_dir() else "/sys/fs/cgroup"):
+        for directory in fnmatch.filter(directories, "container-*.scope"):
+            if (name := names.get(directory[len("container-") : -len(".scope")])) is not None:
+                found[name] = any(file.read_text() for file in Path(place, directory).rglob("cgroup.procs"))
+            directories.remove(directory)
+    return found
+
+
+def is_consistent(found: Picture) -> bool:
+    """Whether just the containers that run hold what such a one holds, and none is about to be started again."""
+    words = {text.partition(" ")[0]: text.rpartition(" ")[2] for text in found["containers"]}
+    running = {name for name in words if words[name] == "running"}
+    held = {path for path in found["run/containers"] if path.rpartition("/")[0] == ""}
+    processes = {name for name in found["groups"] if found["groups"][name]}
+    return (
+        "restarting" not in words.values()
+        and len(running) == found["monitors"]
+        and running == held == processes == found["groups"].keys()
+    )
+
+
+def monitors(daemon: Daemon) -> list[int]:
+    return [pid for pid in _of_fork_server(daemon) if _comm(pid) == MONITOR]
+
+
+def fork_servers(daemon: Daemon) -> list[int]:
+    return [pid for pid in _of_fork_server(daemon) if _comm(pid) != MONITOR]
 
 
 def settled(daemon: Daemon) -> None:
@@ -79,11 +119,12 @@ def _layers(root: Path) -> dict[str, Counter[str]]:
 
 
 def _digest(directory: Path) -> str:
-    """Of everything in it.  What overlayfs keeps in its work directory is its own."""
+    """Of everything in it.  What overlayfs keeps in its work directory is its own; of mounts, it counts that they are
+    there."""
     lines = []
     for top, directories, files in os.walk(directory):
         inside = os.path.relpath(top, directory)
-        if inside == "work":
+        if inside == "work" or os.path.ismount(top):
             directories.clear()
             continue
         for name in (*directories, *files):
@@ -106,5 +147,27 @@ def _files(directory: Path, names: dict[str, str]) -> list[str]:
             path = os.path.relpath(os.path.join(top, name), directory)
             for container, called in names.items():
                 path = path.replace(container, called)
-            found.append(path)
+            if not _REMEMBERED.fullmatch(path):
+                found.append(path)
     return sorted(found)
+
+
+def _of_fork_server(daemon: Daemon) -> list[int]:
+    """The fork server, its monitors, and what these have just forked."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                argv = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:  # it has ended meanwhile
+                continue
+            if os.fsencode(daemon.run / "monitor.sock") in argv:
+                found.append(int(entry.name))
+    return found
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""

@@ -11,11 +11,14 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
+import execs
 from daemons import Daemon, until
 from store_house import directory, hardlink, member, symlink, tar
+from wire import Reply
 
-from faults.harness import Scenario
+from faults.harness import Failed, Scenario
 
 BASE = tar(directory("etc"), member("etc/motd", data=b"hello\n"), symlink("motd", "etc/motd"))
 MIDDLE = tar(directory("opt"), member("opt/tool", data=b"tool" * 300), hardlink("opt/same", "opt/tool"))
@@ -226,6 +229,132 @@ def _check_remove(daemon: Daemon, done: bool) -> None:
         assert _read(daemon, "changed", "/srv/new") == b"new\n"
 
 
+# A container's process: it is up when it has said so, and ends with 7 by SIGTERM and with 3 by SIGUSR1
+
+_WORK = "trap 'exit 7' TERM; trap 'exit 3' USR1; echo up; while :; do sleep 1000 & wait; done"
+
+
+def _running(daemon: Daemon, name: str, **host: Any) -> None:
+    """See to it that it is there and runs."""
+    if not _there(daemon, f"/containers/{name}"):
+        daemon.import_busybox()
+        daemon.create("sh", "-c", _WORK, name=name, host=host)
+    reply = daemon.post(f"/containers/{name}/start")
+    assert reply.status in (204, 304), reply.data
+    _up(daemon, name)
+
+
+def _up(daemon: Daemon, name: str) -> None:
+    started = daemon.inspect(name)["State"]["StartedAt"]
+    until(lambda: b"up" in daemon.logs(name, f"stdout=1&tail=1&since={started}"))
+
+
+def _stopped(daemon: Daemon, name: str) -> None:
+    reply = daemon.post(f"/containers/{name}/stop")
+    assert reply.status in (204, 304), reply.data
+
+
+def _ask(daemon: Daemon, path: str, body: object = None, *, good: tuple[int, ...]) -> Reply:
+    reply = daemon.post(path, body)
+    if reply.status not in good:
+        raise Failed(f"{path}: {reply.data!r}")
+    return reply
+
+
+def _ended_truly(daemon: Daemon, name: str, *codes: int) -> None:
+    """With one of these exit codes, or for a reason that is said."""
+    state = daemon.inspect(name)["State"]
+    assert state["ExitCode"] in codes or state["Error"], state
+
+
+def _works(daemon: Daemon, name: str) -> None:
+    """What runs takes an exec and a signal, and its exit code comes through."""
+    _up(daemon, name)
+    assert execs.run(daemon, name, "sh", "-c", "exit 5").exit_code == 5
+    _stopped(daemon, name)
+    state = daemon.inspect(name)["State"]
+    assert (state["Running"], state["ExitCode"], state["Error"]) == (False, 7, "")
+
+
+# Start
+
+
+def _arrange_start(daemon: Daemon) -> None:
+    if not _there(daemon, "/containers/begins") or daemon.inspect("begins")["State"]["ExitCode"] != 7:
+        _running(daemon, "begins")
+    _stopped(daemon, "begins")
+
+
+def _begin(daemon: Daemon) -> None:
+    _ask(daemon, "/containers/begins/start", good=(204,))
+
+
+def _check_start(daemon: Daemon, done: bool) -> None:
+    if daemon.inspect("begins")["State"]["Running"]:
+        assert done
+        _works(daemon, "begins")
+    else:
+        _ended_truly(daemon, "begins", 7)
+
+
+# Stop
+
+
+def _end(daemon: Daemon) -> None:
+    _ask(daemon, "/containers/ends/stop", good=(204,))
+
+
+def _check_stop(daemon: Daemon, done: bool) -> None:
+    if done:
+        _ended_truly(daemon, "ends", 7)
+    else:
+        _works(daemon, "ends")
+
+
+# Exec
+
+
+def _arrange_exec(daemon: Daemon) -> None:
+    _running(daemon, "inside")
+    assert execs.run(daemon, "inside", "rm", "-rf", "/done").exit_code == 0
+
+
+def _exec(daemon: Daemon) -> None:
+    asked = {"Cmd": ["sh", "-c", "mkdir /done; exit 3"], "AttachStdout": True}
+    made = _ask(daemon, "/containers/inside/exec", asked, good=(201,)).json["Id"]
+    (daemon.directory / "exec").write_text(made)
+    _ask(daemon, f"/exec/{made}/start", {"Detach": False, "Tty": False}, good=(200,))
+    reply = daemon.get(f"/exec/{made}/json")
+    if reply.json["ExitCode"] != 3:
+        raise Failed(reply.data)
+
+
+def _check_exec(daemon: Daemon, done: bool) -> None:
+    made = (daemon.directory / "exec").read_text()
+    reply = daemon.get(f"/exec/{made}/json")
+    if reply.status == 200:  # it is remembered
+        codes = (3, 126, 137) if done else (None, 126, 137)  # it could begin before its runtime was killed
+        assert not reply.json["Running"]
+        assert reply.json["ExitCode"] in codes, reply.json
+    if daemon.inspect("inside")["State"]["Running"]:
+        assert execs.run(daemon, "inside", "sh", "-c", "exit 5").exit_code == 5
+    else:
+        _ended_truly(daemon, "inside")
+
+
+# Restart by a policy
+
+
+def _end_and_come_back(daemon: Daemon) -> None:
+    before = daemon.inspect("returns")["State"]["StartedAt"]
+    _ask(daemon, "/containers/returns/kill?signal=USR1", good=(204,))
+    until(lambda: (state := daemon.inspect("returns")["State"])["Running"] and state["StartedAt"] != before)
+
+
+def _check_return(daemon: Daemon, done: bool) -> None:
+    _up(daemon, "returns")
+
+
 SCENARIOS = (
     Scenario("import", _arrange_import, lambda daemon: _import(daemon, "imported", MIDDLE), _check_import),
     Scenario("load", _arrange_load, _load, _check_load),
@@ -234,4 +363,14 @@ SCENARIOS = (
     Scenario("rmi", _arrange_rmi, lambda daemon: _remove(daemon, "/images/loaded:v1"), _check_rmi),
     Scenario("create", _arrange_create, lambda daemon: _create(daemon, "made"), _check_create),
     Scenario("remove", _arrange_remove, lambda daemon: _remove(daemon, "/containers/changed"), _check_remove),
+    Scenario("start", _arrange_start, _begin, _check_start, of_container=True),
+    Scenario("stop", lambda daemon: _running(daemon, "ends"), _end, _check_stop, of_container=True),
+    Scenario("exec", _arrange_exec, _exec, _check_exec, of_container=True),
+    Scenario(
+        "restart",
+        lambda daemon: _running(daemon, "returns", RestartPolicy={"Name": "always"}),
+        _end_and_come_back,
+        _check_return,
+        of_container=True,
+    ),
 )

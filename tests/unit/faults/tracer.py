@@ -1,15 +1,16 @@
 """A program that stops a process and all that it starts before each step, and kills at one of them.
 
-    tracer.py PID DIRECTORY STEP VICTIMS REST
+    tracer.py PIDS DIRECTORY STEP VICTIMS REST
 
-It says ``ready`` once it traces, and from then on counts the steps of the process PID (all threads), and of every
-process that descends from it from now on.  Before step number STEP (from 1) it kills with SIGKILL the processes whose
-names are in VICTIMS (separated by commas; ``*`` for all that it traces).  The rest goes on at once, or with REST
-``late`` when standard input ends.  Without a kill, it ends when standard input does.  Before it ends it says in a line
-of JSON what there was: ``{"killed": bool, "steps": [text, ...]}``.
+PIDS are NAME=PID, separated by commas.  It says ``ready`` once it traces, and from then on counts the steps of these
+processes (all threads), and of every process that descends from them from now on.  Before step number STEP (from 1) it
+kills with SIGKILL the processes whose names are in VICTIMS (separated by commas; ``*`` for all that it traces).  The
+rest goes on at once, or with REST ``late`` when standard input ends.  Without a kill, it ends when standard input does,
+or the first of the processes.  Before it ends it says in a line of JSON what there was:
+``{"killed": bool, "steps": [text, ...]}``.
 
-The process PID is called ``daemon``; another one by its program, a helper of ours by its module.  DIRECTORY is left
-out of the texts; what goes to ``DIRECTORY/daemon.log`` is no step.
+A process that was not given a name is called by its program, a helper of ours by its module; until it has become a
+program, by whose fork it is.  DIRECTORY is left out of the texts; what goes to ``DIRECTORY/daemon.log`` is no step.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from syscalls import Call, numbers, shown
 
-_SYSCALL, _LISTEN, _SEIZE, _INTERRUPT, _GET_SYSCALL_INFO = 24, 0x4208, 0x4206, 0x4207, 0x420E
-_EVENT_EXEC, _EVENT_STOP = 4, 128
+_SYSCALL, _GETEVENTMSG, _LISTEN, _SEIZE, _INTERRUPT, _GET_SYSCALL_INFO = 24, 0x4201, 0x4208, 0x4206, 0x4207, 0x420E
+_EVENT_FORK, _EVENT_EXEC, _EVENT_STOP = 1, 4, 128
 _OPTIONS = 0x01 | 0x02 | 0x04 | 0x08 | 0x10  # SYSGOOD, FORK, VFORK, CLONE, EXEC
 _WALL = 0x40000000
 _ENTRY = 1
 _FORK = "a fork"
+_FORKS_OF = {"fork server": "monitor", "crun": "init", "init": "init"}
+"""What their forks are, as soon as there are any; the container's process is ``init`` until it is a program."""
 _STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -55,14 +58,16 @@ class _SyscallInfo(ctypes.Structure):
 
 
 class Tracer:
-    def __init__(self, pid: int, directory: str, step: int, victims: frozenset[str], late: bool) -> None:
-        self._pid = pid
+    def __init__(
+        self, names: dict[int, str], directory: str, step: int, victims: frozenset[str], late: bool
+    ) -> None:
+        self._first = next(iter(names))
         self._directory = directory
         self._step = step
         self._victims = victims
         self._late = late
         self._calls = numbers()
-        self._names = {pid: "daemon"}
+        self._names = names
         self._processes: dict[int, int] = {}  # from a thread to its process
         self._steps: list[str] = []
         self._reporting = threading.RLock()  # held by a kill until its end
@@ -71,18 +76,19 @@ class Tracer:
 
     def attach(self) -> None:
         """Take hold of every thread there is; new ones are taken hold of by the kernel."""
-        while fresh := {int(name) for name in os.listdir(f"/proc/{self._pid}/task")} - self._processes.keys():
-            for thread in fresh:
-                self._processes[thread] = self._pid
-                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-                    _ptrace(_SEIZE, thread, 0, _OPTIONS)
-                    _ptrace(_INTERRUPT, thread)
+        for pid in self._names:
+            while fresh := {int(name) for name in os.listdir(f"/proc/{pid}/task")} - self._processes.keys():
+                for thread in fresh:
+                    self._processes[thread] = pid
+                    with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                        _ptrace(_SEIZE, thread, 0, _OPTIONS)
+                        _ptrace(_INTERRUPT, thread)
 
     def run(self) -> None:
         while True:
             thread, status = os.waitpid(-1, _WALL)
             if not os.WIFSTOPPED(status):
-                if self._processes.pop(thread, 0) == thread == self._pid:
+                if self._processes.pop(thread, 0) == thread == self._first:
                     self.report(killed=False)
                 continue
             number, event = os.WSTOPSIG(status), status >> 16
@@ -95,6 +101,8 @@ class Tracer:
                 elif event:
                     if event == _EVENT_EXEC:
                         self._names[self._process(thread)] = _program(thread)
+                    elif event == _EVENT_FORK:
+                        self._forked(thread)
                     _ptrace(_SYSCALL, thread)
                 else:
                     _ptrace(_SYSCALL, thread, 0, number)
@@ -106,6 +114,13 @@ class Tracer:
             if killed and self._late:
                 self.input_ended.wait()
             os._exit(0)
+
+    def _forked(self, thread: int) -> None:
+        new = ctypes.c_ulong()
+        _ptrace(_GETEVENTMSG, thread, 0, ctypes.addressof(new))
+        name = _FORKS_OF.get(self._names.get(self._process(thread), ""))
+        if name is not None:
+            self._names[new.value] = name
 
     def _at_syscall(self, thread: int) -> None:
         info = _SyscallInfo()
@@ -128,22 +143,18 @@ class Tracer:
     def _kill(self) -> None:
         """Kill the victims, and wait until they are dead."""
         self._reporting.acquire()
-        all_of_them = set(self._processes.values())
-        doomed = {each for each in all_of_them if "*" in self._victims or self._names.get(each) in self._victims}
+        doomed = set(self._processes.values())
+        if "*" not in self._victims:
+            doomed = {each for each in doomed if self._names.get(each) in self._victims}
         for process in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        living = all_of_them - doomed
         while doomed:
             thread, status = os.waitpid(-1, _WALL)
-            if not os.WIFSTOPPED(status):
+            if not os.WIFSTOPPED(status):  # else it stays where it is until we end
                 doomed.discard(thread)
-                living.discard(thread)
-            else:  # it stays where it is until we end
-                with contextlib.suppress(FileNotFoundError):
-                    living.add(self._process(thread))
         # A fork has everything that the daemon had, its lock too, until it becomes a program: that is never late.
-        self._late = self._late and living <= self._names.keys()
+        self._late = self._late and _traced() <= self._names.keys()
         self.report(killed=True)
 
     def _process(self, thread: int) -> int:
@@ -161,17 +172,30 @@ def _ptrace(request: int, thread: int, address: int = 0, data: int = 0) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def _traced() -> set[int]:
+    """The processes that we trace, also those of which the kernel has told us nothing yet."""
+    own, found = f"TracerPid:\t{os.getpid()}\n", set()
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/status") as file:
+            if own in file.read():
+                found.add(int(name))
+    return found
+
+
 def _program(pid: int) -> str:
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         argv = os.fsdecode(file.read()).split("\0")
     if "-c" in argv and "dockerd_py.store.archive" in argv[argv.index("-c") + 1]:
         return argv[argv.index("-c") + 3]
+    if any(word.endswith("/dockerd_py/monitor/__main__.py") for word in argv):
+        return "fork server"
     return os.path.basename(argv[0])
 
 
 def main() -> None:
-    pid, directory, step, victims, rest = sys.argv[1:]
-    tracer = Tracer(int(pid), directory, int(step), frozenset(victims.split(",")), rest == "late")
+    pids, directory, step, victims, rest = sys.argv[1:]
+    names = {int(pid): name for name, _, pid in (each.partition("=") for each in pids.split(","))}
+    tracer = Tracer(names, directory, int(step), frozenset(victims.split(",")), rest == "late")
     tracer.attach()
     os.write(1, b"ready\n")
 
