@@ -63,6 +63,8 @@ async def spawn(
             pass_fds=tuple(pass_fds),
             start_new_session=new_session,
         )
+    except FileNotFoundError as error:
+        raise ProgramFailed(argv, 127, f"{argv[0]} is not installed") from error
     except OSError as error:
         raise ProgramFailed(argv, 127, str(error)) from error
 
