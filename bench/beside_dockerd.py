@@ -48,8 +48,7 @@ def main() -> int:
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pydockerd-bench-", dir="/var/tmp")))
         image = home / "busybox.tar"
-        with image.open("wb") as out:
-            subprocess.run([TOP / "contrib" / "mkimage-busybox"], stdout=out, check=True)
+        subprocess.run([TOP / "contrib" / "mkimage", "busybox", "--output", image], check=True)
         stack.enter_context(cgroups_of_dockerd_removed())
         ours = stack.enter_context(running("pydockerd", pydockerd(Path(sys.argv[1]), home), home))
         theirs = stack.enter_context(running("dockerd", dockerd(home), home))

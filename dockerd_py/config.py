@@ -6,6 +6,7 @@ version has no part for yet is refused by its name, wherever it is given.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ DEFAULT_RUNTIME = "crun"
 LOG_DRIVERS = ("journald", "json-file", "local", "syslog", "none")
 DEFAULT_EXEC_DRIVER = "native"
 EXEC_DRIVERS = ("native", "lxc")
+DEFAULT_UNPACK_LIMIT = 100 << 30
 
 FLAGS = (
     Flag(("-v", "--version"), "bool", help="Print the version and quit"),
@@ -43,7 +45,12 @@ FLAGS = (
     Flag(("-r", "--restart"), "bool", help="Start again what ran when the host went down; see pydockerd(8)"),
     Flag(("--start-timeout",), "int", DEFAULT_START_TIMEOUT, help="Seconds that the start of a container may take"),
     Flag(("--runtime",), default=DEFAULT_RUNTIME, help="The OCI runtime: a name on the PATH or an absolute path"),
+    Flag(("--api-enable-cors",), "bool", help="Let web pages of any origin use the Remote API"),
     Flag(("-e", "--exec-driver"), default=DEFAULT_EXEC_DRIVER, help="native or lxc: both mean the OCI runtime"),
+    Flag(
+        ("--unpack-limit",), "size", DEFAULT_UNPACK_LIMIT, metavar="SIZE",
+        help="Most bytes of an archive, uncompressed, in import, load and cp (100g); 0 for no limit",
+    ),
     Flag(("--config",), default=str(DEFAULT_CONFIG_FILE), help="File with the same settings, as YAML"),
 )
 
@@ -56,7 +63,6 @@ NOT_YET = (
     Flag(("--ip",)),
     Flag(("--icc",), "bool"),
     Flag(("--mtu",), "int"),
-    Flag(("--api-enable-cors",), "bool"),
 )
 """The first year's settings whose part of the engine is not there yet."""
 
@@ -82,7 +88,9 @@ class Config:
     restart: bool | None = None  # None: for containers of clients that know no restart policies
     start_timeout: int = DEFAULT_START_TIMEOUT  # seconds
     runtime: str = DEFAULT_RUNTIME
+    api_enable_cors: bool = False
     exec_driver: str = DEFAULT_EXEC_DRIVER  # said in the log, and of no other effect
+    unpack_limit: int = DEFAULT_UNPACK_LIMIT  # bytes; 0 for no limit
     debug: bool = False
 
     @property
@@ -91,10 +99,10 @@ class Config:
         return self.exec_root == Path(DEFAULT_EXEC_ROOT)
 
 
-def parse(argv: Sequence[str]) -> flags.Parsed:
-    """Read the command line.  Raises ConfigError, and flags.HelpRequested for ``--help``."""
+def parse(argv: Sequence[str], more: Sequence[Flag] = ()) -> flags.Parsed:
+    """Read the command line, with ``more`` flags than the daemon's.  Raises ConfigError, flags.HelpRequested."""
     try:
-        parsed = flags.parse((*FLAGS, *NOT_YET), argv)
+        parsed = flags.parse((*FLAGS, *more, *NOT_YET), argv)
     except flags.FlagError as error:
         raise ConfigError(str(error)) from error
     for flag in NOT_YET:
@@ -119,8 +127,9 @@ def load(parsed: flags.Parsed) -> Config:
         return _value(parsed, flag)
 
     values = {flag.key: pick(flag) for flag in FLAGS if flag.key not in ONLY_FLAGS}
-    hosts, pidfile, timeout = values["host"], values["pidfile"], values["start-timeout"]
+    hosts, pidfile, timeout, limit = (values[key] for key in ("host", "pidfile", "start-timeout", "unpack-limit"))
     assert isinstance(hosts, list)
+    assert isinstance(limit, int)
     assert isinstance(timeout, int)
     if timeout < 1:
         raise ConfigError(f"--start-timeout must be at least 1 second, not {timeout}")
@@ -142,7 +151,9 @@ def load(parsed: flags.Parsed) -> Config:
         restart=bool(values["restart"]) if parsed.has("restart") or "restart" in settings else None,
         start_timeout=timeout,
         runtime=str(values["runtime"]),
+        api_enable_cors=bool(values["api-enable-cors"]),
         exec_driver=str(values["exec-driver"]),
+        unpack_limit=limit,
         debug=bool(values["debug"]),
     )
 
@@ -168,7 +179,7 @@ def _value(parsed: flags.Parsed, flag: Flag) -> flags.Value:
     match flag.kind:
         case "bool":
             return parsed.boolean(flag.key)
-        case "int":
+        case "int" | "size":
             return parsed.integer(flag.key)
         case "list":
             return parsed.strings(flag.key)
@@ -207,10 +218,17 @@ def _checked(path: Path, flag: Flag, value: object) -> flags.Value:
     elif flag.kind == "bool":
         if isinstance(value, bool):
             return value
+    elif flag.kind == "size":
+        with contextlib.suppress(ValueError):
+            if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+                return flags.parse_size(str(value))
     elif flag.kind == "int":
         if isinstance(value, int) and not isinstance(value, bool):
             return value
     elif isinstance(value, str):
         return value
-    kinds = {"list": "a text or a list of texts", "bool": "true or false", "int": "a whole number"}
+    kinds = {
+        "list": "a text or a list of texts", "bool": "true or false", "int": "a whole number",
+        "size": 'a number of bytes, or a text like "20g"',
+    }  # fmt: skip
     raise ConfigError(f"{path}: {flag.key} must be {kinds.get(flag.kind, 'a text')}, not {value!r}")

@@ -100,6 +100,22 @@ class Conflict(PydockerdError):
     bus_name = BUS_ERROR_PREFIX + "Conflict"
 
 
+class NameTaken(Conflict):
+    """Another container, ``holder``, has the name already."""
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(
+            f'Conflict. The container name "/{name}" is already in use by container "{holder}". '
+            "You have to remove (or rename) that container to be able to reuse that name."
+        )
+        self.name = name
+        self.holder = holder
+
+
+class StillRunning(Conflict):
+    """A container that has processes cannot be removed."""
+
+
 class NotRunning(Conflict):
     bus_name = BUS_ERROR_PREFIX + "NotRunning"
 

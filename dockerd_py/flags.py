@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Literal
 
-    Kind = Literal["string", "bool", "int", "float", "size", "list"]
+    Kind = Literal["string", "bool", "int", "float", "size", "duration", "list"]
     Value = str | bool | int | float | list[str]
 
 
@@ -36,7 +36,8 @@ class Flag:
 
     names: as typed, e.g. ("-H", "--host").  The last one is what `Parsed` knows it by, without its dashes.
     kind: "list" gathers strings in the order given; "size" is a number of bytes, 1024-based, with an
-        optional unit b, k, m, g or t ("64m"); of the other kinds the last one given counts.
+        optional unit b, k, m, g or t ("64m"); "duration" is nanoseconds, written as "1m30s" or "500ms"; of the
+        other kinds the last one given counts.
     default: the value when the flag is not given; None: the kind's empty value.
     help: one line for the usage text; a flag with none is not listed there.
     choices: the only values that are accepted, when there are any.
@@ -95,7 +96,7 @@ class Parsed:
         return value
 
     def integer(self, key: str) -> int:
-        """The value of an "int" or a "size" flag."""
+        """The value of an "int", a "size" or a "duration" flag."""
         value = self._values[key]
         assert isinstance(value, int), key
         return value
@@ -134,6 +135,28 @@ def parse_size(text: str) -> int:
     if not number.replace(".", "", 1).isdigit() or not number.isascii():
         raise ValueError("it must be a number of bytes with an optional unit b, k, m or g")
     return int(float(number) * factor) if "." in number else int(number) * factor
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds in "30s", "1m30s", "1.5h", "200ms" or "0", as Go writes durations.  Raises ValueError."""
+    complaint = ValueError("it must be a duration such as 30s, 1m30s or 500ms")
+    rest = text.strip().removeprefix("+")
+    if rest == "0":
+        return 0
+    if not rest or not rest.isascii():
+        raise complaint
+    total = 0.0
+    while rest:
+        digits = len(rest) - len(rest.lstrip("0123456789."))
+        letters = len(rest) - digits - len(rest[digits:].lstrip("hmsun"))
+        number, unit, rest = rest[:digits], rest[digits : digits + letters], rest[digits + letters :]
+        if not number.replace(".", "", 1).isdigit() or unit not in _NANOSECONDS:
+            raise complaint
+        total += float(number) * _NANOSECONDS[unit]
+    return round(total)
+
+
+_NANOSECONDS = {"h": 3_600_000_000_000, "m": 60_000_000_000, "s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}
 
 
 def describe(flags: Iterable[Flag]) -> str:
@@ -277,4 +300,6 @@ def _convert(flag: Flag, text: str) -> Value:
         return float(text)
     if flag.kind == "size":
         return parse_size(text)
+    if flag.kind == "duration":
+        return parse_duration(text)
     return text

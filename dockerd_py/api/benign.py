@@ -36,9 +36,5 @@ def one_of(*values: Any) -> Benign:
     return benign
 
 
-def no_healthcheck(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("Test") in ([], None, ["NONE"])
-
-
 def anything(_value: Any) -> bool:
     return True

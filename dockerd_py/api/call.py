@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -13,8 +13,9 @@ from dockerd_py.api.fields import JsonObject, check_text, parse_object
 from dockerd_py.api.hijack import Front
 from dockerd_py.api.routing import ApiVersion, spell
 from dockerd_py.api.times import parse_time
+from dockerd_py.api.truth import is_true
 from dockerd_py.errors import BadParameter
-from dockerd_py.version import API_VERSION, VERSION
+from dockerd_py.version import API_VERSION, FIRST_YEAR, VERSION
 
 if TYPE_CHECKING:
     from dockerd_py.engine.engine import Engine
@@ -29,11 +30,19 @@ COMMON_HEADERS = {
     "Server": f"pydockerd/{VERSION} (linux)",
 }
 
-_FALSE = frozenset(("", "0", "no", "false", "none"))
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": "Origin, X-Requested-With, Content-Type, Accept",
+    "Access-Control-Allow-Methods": "GET, POST, DELETE, PUT, OPTIONS",
+}
+"""For pages of any origin, with --api-enable-cors."""
 
 
 class Call:
-    """``names`` are those in the path; ``started`` tells whether the head of the answer has been sent."""
+    """``names`` are those in the path; ``started`` tells whether the head of the answer has been sent.
+
+    extra_headers: of every answer; those that are not begun by `stream` get them from the server.
+    """
 
     def __init__(
         self,
@@ -42,6 +51,7 @@ class Call:
         front: Front,
         version: ApiVersion,
         names: tuple[str, ...],
+        extra_headers: Mapping[str, str],
     ) -> None:
         self.request = request
         self.engine = engine
@@ -49,6 +59,7 @@ class Call:
         self.version = version
         self.names = names
         self.query = request.rel_url.query
+        self.extra_headers = extra_headers
         self.started = False
 
     @property
@@ -65,9 +76,8 @@ class Call:
         return tuple(check_text(value, key) for value in self.query.getall(key, ()))
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """Docker's rule: "", "0", "no", "false" and "none" are false, anything else is true."""
         value = self.query.get(key)
-        return default if value is None else value.strip().lower() not in _FALSE
+        return default if value is None else is_true(value)
 
     def number(self, key: str) -> int | None:
         """None when it is absent or empty."""
@@ -76,6 +86,8 @@ class Call:
             return None
         digits = value[1:] if value[0] in "+-" else value
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
+            if self.version <= FIRST_YEAR:
+                return 0
             raise BadParameter(f"Bad parameter: {key} must be a number")
         return int(value)
 
@@ -93,6 +105,9 @@ class Call:
     # The body
 
     async def body(self) -> bytes:
+        encoding = self.request.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("", "identity"):
+            raise BadParameter(f"Bad parameter: Content-Encoding {encoding!r} is not supported for this request")
         chunks = bytearray()
         async for chunk in self.upload():
             chunks += chunk
@@ -123,7 +138,9 @@ class Call:
 
     async def stream(self, content_type: str, headers: dict[str, str] | None = None) -> web.StreamResponse:
         """Begin an answer of unknown length: its head is sent at once."""
-        response = web.StreamResponse(headers={**COMMON_HEADERS, **(headers or {}), "Content-Type": content_type})
+        response = web.StreamResponse(
+            headers={**COMMON_HEADERS, **self.extra_headers, **(headers or {}), "Content-Type": content_type}
+        )
         self.started = True
         await response.prepare(self.request)
         return response

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import stat as modes
 
 from aiohttp import web
 
-from dockerd_py.api import eras
+from dockerd_py.api import eras, first_year
 from dockerd_py.api.call import COMMON_HEADERS, Call, dump
 from dockerd_py.api.decode import decode_commit
-from dockerd_py.api.fields import Fields
+from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.api.routing import Route
 from dockerd_py.api.times import rfc3339
 from dockerd_py.engine.model import CommitOptions, PathStat
 from dockerd_py.errors import BadParameter, NoSuchContainer, NotFound, PydockerdError
+
+log = logging.getLogger(__name__)
 
 
 async def changes(call: Call) -> web.StreamResponse:
@@ -36,12 +39,22 @@ async def commit(call: Call) -> web.StreamResponse:
             comment=call.text("comment"),
             author=call.text("author"),
             pause=call.flag("pause", default=eras.commit_pauses(call.version)),
-            config=decode_commit(await call.json_body()),
+            config=decode_commit(await _settings_of_commit(call)),
             merge=eras.commit_merges(call.version),
             changes=call.texts("changes"),
         ),
     )
     return call.json({"Id": eras.image_id(call.version, identity)}, 201)
+
+
+async def _settings_of_commit(call: Call) -> JsonObject:
+    if not eras.is_first_year(call.version):
+        return await call.json_body()
+    try:
+        return first_year.typed(await call.json_body())
+    except BadParameter as error:  # what cannot be read was nothing said then
+        log.warning("commit of %s: %s", call.text("container"), error)
+        return {}
 
 
 async def stat(call: Call) -> web.StreamResponse:
@@ -55,6 +68,8 @@ async def archive(call: Call) -> web.StreamResponse:
 
 async def copy(call: Call) -> web.StreamResponse:
     """The first year's way to copy files out of a container (removed in 1.24)."""
+    if eras.is_first_year(call.version) and call.request.content_type != "application/json":
+        raise PydockerdError(f"Content-Type must be application/json, not {call.request.content_type}")
     path = Fields(await call.json_body()).text("Resource")
     if not path:
         raise PydockerdError("Path cannot be empty")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dockerd_py.api.benign import Benign, anything, empty, no_healthcheck, refuse_others, says_nothing
+from dockerd_py.api.benign import Benign, empty, refuse_others, says_nothing
 from dockerd_py.api.decode_host import NETWORK_MODES, decode_host
 from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.api.specs import check_port
+from dockerd_py.engine.health_model import Healthcheck
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter, NotSupported
 
@@ -71,6 +72,22 @@ def _config(fields: Fields) -> ContainerConfig:
         stop_timeout=fields.optional_number("StopTimeout"),
         network_disabled=fields.flag("NetworkDisabled"),
         on_build=fields.texts("OnBuild"),
+        healthcheck=_healthcheck(fields),
+        shell=fields.texts("Shell"),
+    )
+
+
+def _healthcheck(fields: Fields) -> Healthcheck | None:
+    if fields.raw("Healthcheck") is None:
+        return None
+    given = fields.object("Healthcheck")
+    return Healthcheck(
+        test=given.texts("Test"),
+        interval=given.number("Interval"),
+        timeout=given.number("Timeout"),
+        start_period=given.number("StartPeriod"),
+        start_interval=given.number("StartInterval"),
+        retries=given.number("Retries"),
     )
 
 
@@ -96,8 +113,6 @@ def _check_networking(fields: Fields) -> None:
 # Settings of Docker's that have no effect here, each with what counts as "not asked for".
 _CONFIG_BENIGN: dict[str, Benign] = {
     "ArgsEscaped": empty,  # Windows
-    "Healthcheck": no_healthcheck,
     "MacAddress": empty,
     "PortSpecs": empty,
-    "Shell": anything,  # only a build's RUN reads it
 }

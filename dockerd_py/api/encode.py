@@ -6,16 +6,17 @@ All keys that Docker's clients read are there, with Docker's own default where t
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from dockerd_py.api import eras, mounts
+from dockerd_py.api import encode_first_year, eras, mounts
 from dockerd_py.api.encode_confine import confinement
+from dockerd_py.api.encode_state import state_object, status_text
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import matches_repository, network_name
 from dockerd_py.api.routing import ApiVersion
-from dockerd_py.api.times import SECOND, duration, rfc3339
+from dockerd_py.api.times import SECOND, rfc3339
+from dockerd_py.engine import health_model
 from dockerd_py.engine.model import (
     Container,
     ContainerConfig,
@@ -27,8 +28,6 @@ from dockerd_py.engine.model import (
     Image,
     ImageChange,
     Processes,
-    State,
-    Status,
 )
 from dockerd_py.engine.mount_model import Volume
 
@@ -42,7 +41,7 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "Created": rfc3339(container.created),
         "Path": container.path,
         "Args": list(container.args),
-        "State": _state(state),
+        "State": state_object(state),
         "Image": eras.image_id(version, container.image_id),
         "ResolvConfPath": container.resolv_conf_path,
         "HostnamePath": container.hostname_path,
@@ -56,20 +55,19 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "ProcessLabel": "",
         "AppArmorProfile": container.apparmor,
         "ExecIDs": list(container.exec_ids) or None,
-        "HostConfig": _host_config(container),
+        "HostConfig": host_config(container),
         "GraphDriver": {"Data": None, "Name": container.driver},
         "Mounts": [mounts.mount(mount) for mount in container.mounts],
         "Config": config(container.config),
         "NetworkSettings": _network_settings(container),
     }
     _add_sizes(result, container)
+    if eras.spells_containers_as_first_year(version):
+        return encode_first_year.inspect(container, result, version)
     if eras.lists_volumes_by_target(version):
         shown = [mount for mount in container.mounts if mount.source]
         result["Volumes"] = {mount.target: mount.source for mount in shown}
         result["VolumesRW"] = {mount.target: not mount.read_only for mount in shown}
-    if eras.is_first_year(version):
-        result["ID"] = result.pop("Id")
-        result["State"]["Ghost"] = False
     return result
 
 
@@ -103,19 +101,9 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
         "Mounts": [mounts.mount(mount) for mount in container.mounts],
     }
     _add_sizes(result, container)
+    if eras.spells_containers_as_first_year(version):
+        return encode_first_year.summary(container, result, version)
     return result
-
-
-def status_text(state: State, version: ApiVersion) -> str:
-    """ "Up 3 seconds", "Exited (0) 2 minutes ago", "Created"."""
-    if state.running:
-        up = f"Up {duration(time.time_ns() - state.started_at)}"
-        return f"{up} (Paused)" if state.status is Status.PAUSED else up
-    if state.status is Status.RESTARTING:
-        return f"Restarting ({state.exit_code}) {duration(time.time_ns() - state.finished_at)} ago"
-    if state.status is Status.EXITED:
-        return eras.exit_status(version, state.exit_code, duration(time.time_ns() - state.finished_at))
-    return {Status.REMOVING: "Removal In Progress", Status.DEAD: "Dead"}.get(state.status, "Created")
 
 
 def image_inspect(image: Image, version: ApiVersion) -> JsonObject:
@@ -236,7 +224,7 @@ def event(value: Event, version: ApiVersion) -> JsonObject:
     if value.type in ("container", "image"):
         result["status"] = value.action
         result["id"] = identity
-        if value.type == "container":
+        if value.type == "container" and eras.has_image_in_events(version):
             result["from"] = value.attributes.get("image", "")
     result["time"] = value.time // SECOND
     if not eras.is_first_year(version):
@@ -311,6 +299,10 @@ def config(value: ContainerConfig) -> JsonObject:
         result["StopSignal"] = value.stop_signal
     if value.stop_timeout is not None:
         result["StopTimeout"] = value.stop_timeout
+    if value.healthcheck is not None:
+        result["Healthcheck"] = health_model.to_json(value.healthcheck)
+    if value.shell:
+        result["Shell"] = list(value.shell)
     return result
 
 
@@ -321,23 +313,8 @@ def _command_line(container: Container, version: ApiVersion) -> str:
     return " ".join((container.path, *args))
 
 
-def _state(state: State) -> JsonObject:
-    return {
-        "Status": state.status.value,
-        "Running": state.active,
-        "Paused": state.status is Status.PAUSED,
-        "Restarting": state.status is Status.RESTARTING,
-        "OOMKilled": state.oom_killed,
-        "Dead": state.status is Status.DEAD,
-        "Pid": state.pid,
-        "ExitCode": state.exit_code,
-        "Error": state.error,
-        "StartedAt": rfc3339(state.started_at),
-        "FinishedAt": rfc3339(state.finished_at),
-    }
-
-
-def _host_config(container: Container) -> JsonObject:
+def host_config(container: Container) -> JsonObject:
+    """Docker's ``HostConfig``; what it says can be sent back to create."""
     host: HostConfig = container.host
     return {
         "Binds": [mounts.bind(bind) for bind in host.binds] or None,

@@ -6,15 +6,14 @@ reference, and for 1.0 to 1.10 the reference of that time.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from dockerd_py.api.call import dump
-from dockerd_py.api.routing import ApiVersion
+from dockerd_py.api.routing import ApiVersion, OtherVersion, spell
 from dockerd_py.engine.model import HostConfig
-from dockerd_py.errors import AmbiguousId, PydockerdError
-
-FIRST_YEAR = (1, 10)
-"""The last version of the first year; what follows up to 1.23 is answered as its nearest neighbour."""
+from dockerd_py.errors import AlreadyInState, AmbiguousId, NameTaken, NotRunning, PydockerdError, StillRunning
+from dockerd_py.version import API_VERSION, FIRST_YEAR
 
 MEBIBYTE = 1 << 20
 
@@ -23,9 +22,69 @@ def is_first_year(version: ApiVersion) -> bool:
     return version <= FIRST_YEAR
 
 
+# First-year statuses follow from the message: the first of these that it holds, else 500.
+_STATUS_OF_WORDS = (
+    ("No such", 404),
+    ("Bad parameter", 400),
+    ("Conflict", 409),
+    ("Impossible", 406),
+    ("Wrong login/password", 401),
+    ("hasn't been activated", 403),
+)
+
+
 def error_status(version: ApiVersion, error: PydockerdError) -> int:
-    """An ambiguous id was an unknown one before 1.24."""
-    return 404 if version < (1, 24) and isinstance(error, AmbiguousId) else error.status
+    """An ambiguous id was an unknown one before 1.24; the first year knew few statuses."""
+    if version < (1, 24) and isinstance(error, AmbiguousId):
+        return 404
+    if not is_first_year(version):
+        return error.status
+    message = error_message(version, error)
+    for words, status in _STATUS_OF_WORDS:
+        if words in message:
+            return status
+    # What is not found, or stands in the way, is told by its class, too: our sentences are not those of that time.
+    return error.status if error.status in (404, 409) and not isinstance(error, NotRunning) else 500
+
+
+def error_message(version: ApiVersion, error: PydockerdError) -> str:
+    if is_first_year(version):
+        if isinstance(error, NameTaken):
+            return (
+                f"Conflict, The name {error.name} is already assigned to {error.holder[:12]}. You have to delete "
+                f"(or rename) that container to be able to assign {error.name} to a container again."
+            )
+        if isinstance(error, StillRunning):
+            hint = " or use -f" if has_force_for_containers(version) else ""
+            return f"Impossible to remove a running container, please stop it first{hint}"
+    return str(error)
+
+
+def start_failure(version: ApiVersion, ref: str, error: PydockerdError, identity: str) -> PydockerdError:
+    """What a start that failed is answered with."""
+    if isinstance(error, AlreadyInState) and not reports_unchanged_state(version):
+        return PydockerdError(f"Cannot start container {ref}: The container {identity} is already running.")
+    if is_first_year(version):
+        return PydockerdError(f"Cannot start container {ref}: {error}")
+    return error
+
+
+_FIRST_YEAR_CLIENT = re.compile(r"Docker-Client/0\.")
+
+
+def version_of_client(user_agent: str, error: OtherVersion) -> ApiVersion:
+    """In whose form a client learns that its version is not spoken here: the first year's own command line, and
+    whatever is older, as they knew it; everybody else as today."""
+    is_old = error.version < (1, 0) or _FIRST_YEAR_CLIENT.match(user_agent)
+    return FIRST_YEAR if is_old else API_VERSION
+
+
+def version_failure(version: ApiVersion, error: OtherVersion) -> tuple[int, str]:
+    """Status and message for a client of another version; ``version``: in whose form it is told."""
+    if is_first_year(version):
+        ours, theirs = spell(API_VERSION), spell(error.version)
+        return 404, f"client and server don't have same version (client : {theirs}, server: {ours})"
+    return error.status, str(error)
 
 
 def error_body(version: ApiVersion, message: str) -> tuple[bytes, str]:
@@ -91,6 +150,45 @@ def has_progress_detail(version: ApiVersion) -> bool:
     return version >= (1, 8)
 
 
+def has_force_for_containers(version: ApiVersion) -> bool:
+    return version >= (1, 10)
+
+
+def spells_containers_as_first_year(version: ApiVersion) -> bool:
+    """Whether inspect and list have the first year's keys, ``ID`` among them; 1.12 renamed that."""
+    return version < (1, 12)
+
+
+def shows_host_config(version: ApiVersion) -> bool:
+    """Whether inspect shows the HostConfig."""
+    return version >= (1, 8)
+
+
+def names_exec_driver(version: ApiVersion) -> bool:
+    return version >= (1, 10)
+
+
+def lists_ports(version: ApiVersion) -> bool:
+    """Whether the list shows ports as a list; before, as one text, and inspect as PortMapping."""
+    return version >= (1, 5)
+
+
+def has_image_in_events(version: ApiVersion) -> bool:
+    return version >= (1, 4)
+
+
+def reads_on_build(version: ApiVersion) -> bool:
+    """Whether create takes OnBuild."""
+    return version >= (1, 10)
+
+
+def message_separator(version: ApiVersion, *, is_progress: bool) -> bytes:
+    """What stands between the JSON messages of a long operation: nothing until 1.9; in 1.10 not after progress."""
+    if version < FIRST_YEAR or (is_first_year(version) and is_progress):
+        return b""
+    return b"\r\n"
+
+
 def multiplexes(version: ApiVersion) -> bool:
     """Whether streams of a container without a terminal come in frames."""
     return version >= (1, 6)
@@ -116,6 +214,67 @@ def answers_load_with_messages(version: ApiVersion) -> bool:
 def has_settings_in_start(version: ApiVersion) -> bool:
     """Whether start's body may hold a HostConfig (until 1.23), or must be empty."""
     return version < (1, 24)
+
+
+def ignores_body_of_start(version: ApiVersion, content_type: str) -> bool:
+    """The first year's server read the body of start only if it was called JSON."""
+    return is_first_year(version) and content_type != "application/json"
+
+
+_HOST_CONFIG_SINCE = {
+    "Binds": (1, 0),
+    "ContainerIDFile": (1, 0),
+    "LxcConf": (1, 0),
+    "Privileged": (1, 0),
+    "PortBindings": (1, 0),
+    "PublishAllPorts": (1, 0),
+    "Links": (1, 0),
+    "Dns": (1, 11),
+    "DnsSearch": (1, 11),
+    "VolumesFrom": (1, 11),
+    "NetworkMode": (1, 11),
+    "CapAdd": (1, 14),
+    "CapDrop": (1, 14),
+    "Devices": (1, 14),
+    "RestartPolicy": (1, 14),
+    "ExtraHosts": (1, 15),
+    "SecurityOpt": (1, 15),
+    "IpcMode": (1, 16),
+    "PidMode": (1, 17),
+    "ReadonlyRootfs": (1, 17),
+}
+
+
+def host_config_of_start(version: ApiVersion) -> frozenset[str]:
+    """The keys of HostConfig that a start's body sets back by leaving them out.  Limits are not among them: where the
+    body of start counts, create took them beside the HostConfig, or still does for clients of before."""
+    return frozenset(key for key, since in _HOST_CONFIG_SINCE.items() if version >= since)
+
+
+# Since when there is a route; what is not here has been there from the first.
+_ROUTES_SINCE = (
+    (r"(GET|HEAD) /_ping", (1, 11)),
+    (r"GET /containers/[^/]+/logs", (1, 11)),
+    (r"POST /containers/[^/]+/(un)?pause", (1, 12)),
+    (r"[A-Z]+ /(containers/[^/]+/)?exec(/.*)?", (1, 15)),
+    (r"GET /images/get", (1, 15)),
+    (r"POST /containers/[^/]+/rename", (1, 17)),
+    (r"GET /containers/[^/]+/stats", (1, 17)),
+    (r"[A-Z]+ /containers/[^/]+/archive", (1, 20)),
+    (r"[A-Z]+ /(volumes|networks)(/.*)?", (1, 21)),
+    (r"POST /containers/[^/]+/update", (1, 22)),
+    (r"POST /[a-z]+/prune", (1, 25)),
+    (r"GET /system/df", (1, 25)),
+)
+_SINCE = tuple((re.compile(pattern), since) for pattern, since in _ROUTES_SINCE)
+
+
+def has_route(version: ApiVersion, method: str, path: str) -> bool:
+    """Whether ``path``, without its version, was there in ``version``, as it is now."""
+    if version >= (1, 25):
+        return True
+    request = f"{method} {path}"
+    return all(version >= since for pattern, since in _SINCE if pattern.fullmatch(request))
 
 
 def reports_unchanged_state(version: ApiVersion) -> bool:
@@ -145,8 +304,9 @@ def settle_restart_policy(version: ApiVersion, host: HostConfig) -> HostConfig:
     return replace(host, restart=replace(host.restart, name="no"))
 
 
-def exit_status(version: ApiVersion, code: int, ago: str) -> str:
-    return f"Exit {code}" if is_first_year(version) else f"Exited ({code}) {ago} ago"
+def knows_two_states(version: ApiVersion) -> bool:
+    """Whether a container either is up or has ended, with the code 0 before its first start."""
+    return is_first_year(version)
 
 
 def most_layers(version: ApiVersion) -> int | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from dockerd_py.api.fields import parse_object
 from dockerd_py.api.times import parse_moment
+from dockerd_py.engine.health_model import HealthStatus
 from dockerd_py.engine.model import Container, Event, Image, Status
 from dockerd_py.engine.mount_model import Volume
 from dockerd_py.errors import BadParameter, NotSupported, PydockerdError
@@ -22,16 +23,21 @@ if TYPE_CHECKING:
 
 Filters = dict[str, tuple[str, ...]]
 
-_CONTAINER = frozenset(("id", "name", "status", "exited", "label", "ancestor", "before", "since", "volume", "network"))
-_CONTAINER_LATER = frozenset(("expose", "publish", "health", "is-task", "isolation"))
+_CONTAINER = frozenset((
+    "id", "name", "status", "exited", "label", "ancestor", "before", "since", "volume", "network", "expose", "publish",
+    "health", "is-task",
+))  # fmt: skip
+_CONTAINER_LATER = frozenset(("isolation",))  # of Windows
+_NO_HEALTH = "none"
+_NAMED = ("container", "volume", "network", "daemon")  # kinds of events that are told apart by name
 _IMAGE = frozenset(("dangling", "label", "reference", "before", "since", "until"))
 _PRUNE_CONTAINERS = frozenset(("label", "label!", "until"))
 _VOLUME = frozenset(("dangling", "name", "label", "driver"))
 _PRUNE_VOLUMES = frozenset(("label", "label!", "all"))
 _PRUNE_IMAGES = _PRUNE_CONTAINERS | {"dangling"}
 _NO_LATER: frozenset[str] = frozenset()
-_EVENT = frozenset(("type", "event", "container", "image", "volume", "label", "daemon", "scope"))
-_EVENT_LATER = frozenset(("network", "plugin", "service", "node", "secret", "config"))
+_EVENT = frozenset(("type", "event", "container", "image", "volume", "network", "label", "daemon", "scope"))
+_EVENT_LATER = frozenset(("plugin", "service", "node", "secret", "config"))
 
 
 def parse_filters(text: str, allowed: frozenset[str], later: frozenset[str]) -> Filters:
@@ -56,30 +62,40 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
     for status in filters.get("status", ()):
         if status not in {known.value for known in Status}:
             raise BadParameter(f"invalid filter 'status={status}'")
+    for health in filters.get("health", ()):
+        if health not in {_NO_HEALTH, *(known.value for known in HealthStatus)}:
+            raise BadParameter(f"invalid filter 'health={health}'")
+    exposed = _ports(filters, "expose")
+    _ports(filters, "publish")  # there are none that are published
+    of_tasks = {_boolean("is-task", value) for value in filters.get("is-task", ())}
     exited = [_integer("exited", code) for code in filters.get("exited", ())]
     names = [_expression("name", name) for name in filters.get("name", ())]
     before = [engine.containers.get(ref).created for ref in filters.get("before", ())]
     since = [engine.containers.get(ref).created for ref in filters.get("since", ())]
     ancestors = {_ancestor(engine, ref) for ref in filters.get("ancestor", ())}
+    identities = [_expression("id", ref) for ref in filters.get("id", ())]
 
     def passes(container: Container) -> bool:
         state = container.state
         mounted = [(mount.name, mount.source, mount.target) for mount in container.mounts]
         return (
-            _any(filters, "id", container.id.startswith)
+            (not identities or any(identity.search(container.id) for identity in identities))
             and _any(filters, "status", lambda status: status == state.status.value)
             and (not exited or (state.status is Status.EXITED and state.exit_code in exited))
+            and _any(filters, "health", lambda health: health == (state.health.status if state.health else _NO_HEALTH))
+            and (not filters.get("expose") or bool(exposed.intersection(container.config.exposed_ports)))
+            and not filters.get("publish")
+            and (not of_tasks or False in of_tasks)
             and (not names or any(name.search(container.name) or name.search("/" + container.name) for name in names))
             and all(_has_label(container.config.labels, label) for label in filters.get("label", ()))
-            and (not filters.get("ancestor") or container.image_id in ancestors)
+            and (not filters.get("ancestor") or bool(ancestors.intersection(_lineage(engine, container.image_id))))
             and all(container.created < limit for limit in before)
             and all(container.created > limit for limit in since)
             and _any(filters, "volume", lambda v: any(v in mount for mount in mounted))
             and _any(filters, "network", lambda network: network == network_name(container))
         )
 
-    every_state = bool({"status", "exited", "before", "since"} & filters.keys())
-    return passes, every_state
+    return passes, bool(filters.get("status"))
 
 
 def image_filter(text: str, engine: Engine) -> Callable[[Image], bool]:
@@ -168,11 +184,9 @@ def event_filter(text: str) -> Callable[[Event], bool]:
         return (
             _any(filters, "type", lambda kind: kind == event.type)
             and _any(filters, "event", lambda action: action in (event.action, event.action.partition(":")[0]))
-            and _any(filters, "container", lambda ref: event.type == "container" and _names(event, ref, "name"))
-            and _any(filters, "volume", lambda ref: event.type == "volume" and event.id == ref)
-            and _any(filters, "image", lambda ref: _names(event, ref, "image" if event.type == "container" else "name"))
+            and all(_is_meant(event, kind, filters.get(kind)) for kind in _NAMED)
+            and _any(filters, "image", lambda ref: _is_of_image(event, ref))
             and all(_has_label(attributes, label) for label in filters.get("label", ()))
-            and _any(filters, "daemon", lambda ref: event.type == "daemon" and _names(event, ref, "name"))
             and _any(filters, "scope", lambda scope: scope == "local")
         )
 
@@ -197,10 +211,20 @@ def network_name(container: Container) -> str:
     return "bridge" if mode in ("", "default") else mode
 
 
-def _names(event: Event, ref: str, attribute: str) -> bool:
-    name = event.attributes.get(attribute, "")
+def _is_meant(event: Event, kind: str, refs: tuple[str, ...] | None) -> bool:
+    """Whether an event is of a thing that is meant: one whose name or id begins so, as in Docker."""
+    if not refs:
+        return True
+    name = event.attributes.get("name", "")
+    return event.type == kind and any(event.id.startswith(ref) or name.startswith(ref.lstrip("/")) for ref in refs)
+
+
+def _is_of_image(event: Event, ref: str) -> bool:
+    if event.type == "image" and event.id.removeprefix("sha256:").startswith(ref.removeprefix("sha256:")):
+        return True
+    name = event.attributes.get("name" if event.type == "image" else "image", "")
     bare = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
-    return ref in (name, bare, "/" + name) or event.id.startswith(ref.removeprefix("sha256:"))
+    return ref in (name, bare)
 
 
 def _any(filters: Filters, name: str, test: Callable[[str], bool]) -> bool:
@@ -218,6 +242,29 @@ def _ancestor(engine: Engine, ref: str) -> str:
         return engine.images.get(ref).id
     except PydockerdError:
         return ""  # an image that is not there has no containers
+
+
+def _lineage(engine: Engine, image_id: str) -> Iterator[str]:
+    """An image and those that it was made from, as far as they are here."""
+    while image_id:
+        yield image_id
+        try:
+            image_id = engine.images.get(image_id).parent_id
+        except PydockerdError:
+            return
+
+
+def _ports(filters: Filters, name: str) -> set[str]:
+    """The ports ("80/tcp") that the values of a filter name: ``80``, ``80/udp``, ``80-90/tcp``."""
+    found: set[str] = set()
+    for value in filters.get(name, ()):
+        numbers, _, protocol = value.partition("/")
+        first, _, last = numbers.partition("-")
+        ends = [text for text in (first, last or first) if text.isascii() and text.isdigit() and len(text) < 6]
+        if len(ends) != 2 or protocol not in ("", "tcp", "udp", "sctp") or not int(ends[0]) <= int(ends[1]) < 65536:
+            raise BadParameter(f"invalid filter '{name}={value}'")
+        found.update(f"{port}/{protocol or 'tcp'}" for port in range(int(ends[0]), int(ends[1]) + 1))
+    return found
 
 
 def _integer(name: str, value: str) -> int:

@@ -14,7 +14,7 @@ from dockerd_py.api.graph import image_of, images_of
 from dockerd_py.api.routing import ApiVersion, Route
 from dockerd_py.api.stream import answer_with_messages
 from dockerd_py.engine.model import Image, ProgressSink
-from dockerd_py.errors import BadParameter, NotSupported
+from dockerd_py.errors import BadParameter, Conflict, NotSupported, PydockerdError
 
 
 async def list_(call: Call) -> web.StreamResponse:
@@ -62,6 +62,8 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def inspect(call: Call) -> web.StreamResponse:
+    if eras.is_first_year(call.version) and _is_container(call):
+        raise Conflict("Conflict between containers and images")
     return call.json(encode.image_inspect(images_of(call).get(call.name), call.version))
 
 
@@ -85,6 +87,14 @@ async def remove(call: Call) -> web.StreamResponse:
     if not eras.tells_what_was_removed(call.version):
         return call.empty()
     return call.json(encode.image_changes(changes, call.version, image.id))
+
+
+def _is_container(call: Call) -> bool:
+    try:
+        call.engine.containers.get(call.name)
+    except PydockerdError:
+        return False
+    return True
 
 
 async def search(call: Call) -> web.StreamResponse:

@@ -31,6 +31,14 @@ class PageNotFound(NotFound):
         super().__init__("page not found")
 
 
+class OtherVersion(BadParameter):
+    """An API version that is not spoken here."""
+
+    def __init__(self, message: str, version: ApiVersion) -> None:
+        super().__init__(message)
+        self.version = version
+
+
 @dataclass(frozen=True)
 class Route:
     """``pattern`` as in ``/containers/{}/json``: each ``{}`` is a name."""
@@ -65,7 +73,7 @@ class Routes:
 def split_version(path: str) -> tuple[ApiVersion, str]:
     """The API version that ``path`` asks for, and the rest of it.
 
-    BadParameter for a version that is too new or too old, PageNotFound for one that is none.
+    OtherVersion for one that is too new or too old, PageNotFound for one that is none.
     """
     match = _VERSIONED.fullmatch(path)
     if match is None:
@@ -75,13 +83,15 @@ def split_version(path: str) -> tuple[ApiVersion, str]:
         raise PageNotFound
     version = int(number[1]), int(number[2])
     if version > API_VERSION:
-        raise BadParameter(
-            f"client version {spell(version)} is too new. Maximum supported API version is {spell(API_VERSION)}"
+        raise OtherVersion(
+            f"client version {spell(version)} is too new. Maximum supported API version is {spell(API_VERSION)}",
+            version,
         )
     if version < MIN_API_VERSION:
-        raise BadParameter(
+        raise OtherVersion(
             f"client version {spell(version)} is too old. Minimum supported API version is {spell(MIN_API_VERSION)}, "
-            "please upgrade your client to a newer version"
+            "please upgrade your client to a newer version",
+            version,
         )
     return version, match[2]
 

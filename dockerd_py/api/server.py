@@ -21,6 +21,7 @@ from dockerd_py.api import (
     archives,
     containers,
     contents,
+    eras,
     execs,
     graph,
     images,
@@ -31,10 +32,9 @@ from dockerd_py.api import (
     volumes,
     websocket,
 )
-from dockerd_py.api.call import COMMON_HEADERS, Call
-from dockerd_py.api.eras import error_body, error_status
+from dockerd_py.api.call import COMMON_HEADERS, CORS_HEADERS, Call
 from dockerd_py.api.hijack import ClientGone, Front, NoAnswer
-from dockerd_py.api.routing import ApiVersion, Routes, split_version
+from dockerd_py.api.routing import ApiVersion, OtherVersion, PageNotFound, Routes, split_version
 from dockerd_py.errors import PydockerdError
 from dockerd_py.version import API_VERSION
 
@@ -70,6 +70,7 @@ class ApiServer:
         parts = (
             system, containers, contents, upkeep, graph, images, volumes, archives, streams, stats, websocket, execs,
         )  # fmt: skip
+        self._extra_headers = CORS_HEADERS if engine.config.api_enable_cors else {}
         self._routes = Routes(tuple(route for part in parts for route in part.ROUTES))
         self._fronts: dict[asyncio.BaseTransport, Front] = {}
         self._servers: list[asyncio.AbstractServer] = []
@@ -80,6 +81,8 @@ class ApiServer:
         http = self._http = web.Server(
             self._handle,
             access_log=None,
+            # Unpacked here, a body could take any memory; archives are unpacked by a helper, whatever packed them.
+            auto_decompress=False,
             read_bufsize=READ_BUFFER,
             max_line_size=LONGEST_LINE,
             max_field_size=LONGEST_LINE,
@@ -111,6 +114,8 @@ class ApiServer:
         front.next_request()
         try:
             answer = await self._answer(request, front)
+            if not answer.prepared:
+                answer.headers.update(self._extra_headers)
         finally:
             front.handled()
         if front.holding:
@@ -125,16 +130,24 @@ class ApiServer:
         version = API_VERSION
         call: Call | None = None
         try:
+            if request.method == "OPTIONS":
+                return web.Response(headers=COMMON_HEADERS)
             version, path = split_version(request.path)
             handler, names = self._routes.find(request.method, path)
-            call = Call(request, self._engine, front, version, names)
+            if not eras.has_route(version, request.method, path):
+                raise PageNotFound
+            call = Call(request, self._engine, front, version, names, self._extra_headers)
             if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
                 request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return await handler(call)
+        except OtherVersion as error:
+            told = eras.version_of_client(request.headers.get("User-Agent", ""), error)
+            return self._failed(call, told, *eras.version_failure(told, error), front)
         except PydockerdError as error:
             if error.status >= 500:
                 log.error("%s %s: %s", request.method, request.path, error)
-            return self._failed(call, version, error_status(version, error), str(error), front)
+            status, message = eras.error_status(version, error), eras.error_message(version, error)
+            return self._failed(call, version, status, message, front)
         except ClientGone:
             return NoAnswer()
         except Exception as error:
@@ -152,5 +165,5 @@ class ApiServer:
             return NoAnswer()
         if status == 304:
             return web.Response(status=status, headers=COMMON_HEADERS)
-        body, content_type = error_body(version, message)
+        body, content_type = eras.error_body(version, message)
         return web.Response(body=body, status=status, headers=COMMON_HEADERS, content_type=content_type)

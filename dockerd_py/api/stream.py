@@ -59,13 +59,10 @@ async def _pump(call: Call, messages: _Messages, task: asyncio.Future[LastMessag
     return response
 
 
-def line(message: JsonObject) -> bytes:
-    return dump(message)[:-1] + b"\r\n"
-
-
 def _spelled(message: JsonObject, version: ApiVersion) -> bytes:
     if eras.streams_json(version):
-        return line(message)
+        is_progress = "progress" in message or "progressDetail" in message
+        return dump(message)[:-1] + eras.message_separator(version, is_progress=is_progress)
     if "error" in message:
         return f"Error: {message['error']}\r\n".encode("utf-8", "replace")
     words = (message.get(key) for key in ("id", "status", "progress"))

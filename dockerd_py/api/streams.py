@@ -82,11 +82,12 @@ async def attach(call: Call) -> web.StreamResponse:
 def stream_head(call: Call, framed: bool) -> bytes:
     """The head of the answer to a request that takes its connection over."""
     content_type = eras.stream_type(call.version, framed)
+    extra = "".join(f"{name}: {value}\r\n" for name, value in call.extra_headers.items())
     if call.request.headers.get(UPGRADE_HEADER, "").lower() == "tcp":
-        return (
-            f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-        ).encode()
-    return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n\r\n".encode()
+        head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+    else:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"
+    return f"{head}{extra}\r\n".encode()
 
 
 def _tail(call: Call) -> int | None:

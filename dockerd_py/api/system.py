@@ -1,4 +1,4 @@
-"""/_ping, /version, /info and /events."""
+"""/_ping, /version, /info, /events and /auth."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import platform
 
 from aiohttp import web
 
-from dockerd_py.api import encode, eras
+from dockerd_py.api import encode, encode_first_year, eras
 from dockerd_py.api.call import COMMON_HEADERS, Call, dump
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import event_filter
 from dockerd_py.api.routing import Route, spell
-from dockerd_py.engine.model import Event, SystemInfo
+from dockerd_py.engine.model import Event
+from dockerd_py.engine.system_model import SystemInfo
+from dockerd_py.errors import BadParameter, NotSupported
 from dockerd_py.version import API_VERSION, MIN_API_VERSION, VERSION
 
 _PING_HEADERS = {
@@ -48,38 +50,46 @@ async def version(call: Call) -> web.StreamResponse:
         "Os": "linux",
         "PythonVersion": python,
     }
-    return call.json(
-        {
-            "Platform": {"Name": "pydockerd"},
-            "Components": [
-                {"Name": "Engine", "Version": VERSION, "Details": engine},
-                {"Name": info.runtime, "Version": _bare_version(info.runtime_version), "Details": {"GitCommit": ""}},
-            ],
-            "Version": VERSION,
-            "ApiVersion": api_version,
-            "MinAPIVersion": oldest,
-            "GitCommit": "",
-            "GoVersion": "",
-            "PythonVersion": python,
-            "Os": "linux",
-            "Arch": arch,
-            "KernelVersion": info.kernel_version,
-            "BuildTime": "",
-        }
-    )
+    result: JsonObject = {
+        "Platform": {"Name": "pydockerd"},
+        "Components": [
+            {"Name": "Engine", "Version": VERSION, "Details": engine},
+            {"Name": info.runtime, "Version": _bare_version(info.runtime_version), "Details": {"GitCommit": ""}},
+        ],
+        "Version": VERSION,
+        "ApiVersion": api_version,
+        "MinAPIVersion": oldest,
+        "GitCommit": "",
+        "GoVersion": "",
+        "PythonVersion": python,
+        "Os": "linux",
+        "Arch": arch,
+        "KernelVersion": info.kernel_version,
+        "BuildTime": "",
+    }
+    return call.json(encode_first_year.version_of(result) if eras.is_first_year(call.version) else result)
 
 
 async def info(call: Call) -> web.StreamResponse:
     result = _info(await call.engine.info())
     if eras.layers_are_images(call.version):
         result["Images"] = len(call.engine.graph)
-    return call.json(result)
+    return call.json(encode_first_year.info(result) if eras.is_first_year(call.version) else result)
+
+
+async def auth(_call: Call) -> web.StreamResponse:
+    raise NotSupported("logging in to a registry is not supported by this version")
 
 
 async def events(call: Call) -> web.StreamResponse:
     """History from ``since``, then what happens, until ``until`` or until the client has enough."""
     passes = event_filter(call.text("filters"))
     since, until = call.moment("since"), call.moment("until")
+    first_year = eras.is_first_year(call.version)
+    if until and since > until:
+        raise BadParameter(
+            f"`since` time ({call.text('since')}) cannot be after `until` time ({call.text('until')})"
+        )
 
     async def pump() -> web.StreamResponse:
         async with contextlib.aclosing(call.engine.events.subscribe(since=since, until=until)) as source:
@@ -94,8 +104,10 @@ async def events(call: Call) -> web.StreamResponse:
                 response = await call.stream("application/json")
                 while (event := await upcoming) is not None:
                     upcoming = asyncio.ensure_future(following())
-                    if passes(event):
-                        await response.write(dump(encode.event(event, call.version)))
+                    if not passes(event) or (first_year and event.action not in encode_first_year.EVENTS):
+                        continue
+                    line = dump(encode.event(event, call.version))
+                    await response.write(line[:-1] if first_year else line)
             finally:
                 upcoming.cancel()
                 await asyncio.gather(upcoming, return_exceptions=True)
@@ -208,4 +220,5 @@ ROUTES = (
     Route("GET", "/version", version),
     Route("GET", "/info", info),
     Route("GET", "/events", events),
+    Route("POST", "/auth", auth),
 )

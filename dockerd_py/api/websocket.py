@@ -45,6 +45,7 @@ async def attach(call: Call) -> web.StreamResponse:
     if not response.can_prepare(call.request):
         raise BadParameter("Bad parameter: attach/ws needs the opening handshake of a WebSocket")
     call.started = True
+    response.headers.update(call.extra_headers)
     await response.prepare(call.request)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dockerd_py.cli import confine_options, keys, mounts
+from dockerd_py.cli import confine_options, health_options, keys, mounts
 from dockerd_py.cli.errors import CliError, UsageError
 from dockerd_py.flags import Flag, Parsed, parse_size
 
@@ -113,6 +113,7 @@ DEVICE_FLAGS = (
 _PLAIN_FLAGS = (
     *LIMIT_FLAGS,
     *DEVICE_FLAGS,
+    *health_options.FLAGS,
     RESTART_FLAG,
     Flag(("-a", "--attach"), "list", help="Attach to this stream", choices=_STREAMS, metavar="stdin|stdout|stderr"),
     Flag("--cidfile", help="Write the container's id to this file, which must not exist", metavar="FILE"),
@@ -239,6 +240,8 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "StopSignal": given.string("stop-signal"),
         "HostConfig": host,
     }
+    if healthcheck := health_options.healthcheck(given):
+        body["Healthcheck"] = healthcheck
     if given.has("stop-timeout"):
         body["StopTimeout"] = given.integer("stop-timeout")
     return Settings(body, given.string("name"), attach)

@@ -55,6 +55,18 @@ class ContainerObject(BusObject):
     async def kill(self, call: Call, signal: str) -> None:
         await self._engine.containers.kill(self._container.id, signal or "SIGKILL")
 
+    @exported("Pause", needs=(polkit.PAUSE,))
+    async def pause(self, call: Call) -> None:
+        await self._engine.containers.pause(self._container.id)
+
+    @exported("Unpause", needs=(polkit.PAUSE,))
+    async def unpause(self, call: Call) -> None:
+        await self._engine.containers.unpause(self._container.id)
+
+    @exported("Rename", needs=(polkit.RENAME,))
+    async def rename(self, call: Call, name: str) -> None:
+        await self._engine.containers.rename(self._container.id, name)
+
     @exported("Wait", held=True)
     async def wait(self, call: Call) -> int:
         return (await self._engine.containers.wait(self._container.id)).exit_code
@@ -85,6 +97,7 @@ def values_of(it: Container) -> dict[str, Any]:
         "Image": clean(it.config.image),
         "ImageId": it.image_id,
         "State": state.status.value,
+        "Health": state.health.status.value if state.health else "",
         "ExitCode": state.exit_code,
         "OomKilled": state.oom_killed,
         "Error": clean(state.error),
@@ -97,6 +110,8 @@ def values_of(it: Container) -> dict[str, Any]:
         "Command": [clean(each) for each in (it.path, *it.args)],
         "Labels": {clean(key): clean(value) for key, value in it.config.labels.items()},
         "LogDriver": it.log_driver,
+        "RestartPolicy": [it.host.restart.name or "no", it.host.restart.maximum_retries],
+        "RestartCount": state.restarts,
         "Tty": it.config.tty,
         "AutoRemove": it.host.auto_remove,
     }

@@ -23,12 +23,14 @@ CREATE = "org.pydockerd1.containers.create"
 START = "org.pydockerd1.containers.start"
 STOP = "org.pydockerd1.containers.stop"
 KILL = "org.pydockerd1.containers.kill"
+PAUSE = "org.pydockerd1.containers.pause"
+RENAME = "org.pydockerd1.containers.rename"
 REMOVE = "org.pydockerd1.containers.remove"
 LOGS = "org.pydockerd1.containers.logs"
 IMPORT_IMAGE = "org.pydockerd1.images.import"
 REMOVE_IMAGE = "org.pydockerd1.images.remove"
 
-ACTIONS = (CREATE, START, STOP, KILL, REMOVE, LOGS, IMPORT_IMAGE, REMOVE_IMAGE)
+ACTIONS = (CREATE, START, STOP, KILL, PAUSE, RENAME, REMOVE, LOGS, IMPORT_IMAGE, REMOVE_IMAGE)
 
 _NAME = "org.freedesktop.PolicyKit1"
 _PATH = "/org/freedesktop/PolicyKit1/Authority"

@@ -11,33 +11,28 @@ import asyncio
 import logging
 import os
 import shutil
-import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
-from signal import SIGKILL
 
 from dockerd_py import ids
 from dockerd_py.engine import (
     attach,
-    confine,
-    forms,
     logsettings,
-    lxcconf,
+    making,
     mounts,
-    names,
     replay,
     resources,
     settings,
-    signals,
     stats,
 )
 from dockerd_py.engine.confine import Facts
+from dockerd_py.engine.ending import Ending
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
-from dockerd_py.engine.isolation import CONTAINER, joined_container
-from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle, stop_signal
+from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.logs import LogBatch, Logs
+from dockerd_py.engine.making import Making
 from dockerd_py.engine.model import (
     AttachOptions,
     Container,
@@ -45,40 +40,35 @@ from dockerd_py.engine.model import (
     Created,
     HostConfig,
     LogOptions,
-    State,
     Stats,
-    Status,
     WaitCondition,
     WaitResult,
 )
-from dockerd_py.engine.mount_model import VOLUME, Mount
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths, Record, snapshot
 from dockerd_py.engine.restarts import Restarts
-from dockerd_py.engine.restarts import check as check_restart_policy
 from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import (
-    AlreadyInState,
     AmbiguousId,
     BadParameter,
     Conflict,
+    NameTaken,
     NoSuchContainer,
     NotRunning,
-    NotSupported,
     PydockerdError,
     RuntimeFailed,
-    TimedOut,
+    StillRunning,
 )
-from dockerd_py.runtime.crun import Runc
 from dockerd_py.runtime.monitors import RequestFailed
 from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.archive import outgoing
-from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
 from dockerd_py.units.base import Units
 
 log = logging.getLogger(__name__)
+
+_REMOVALS = 5  # attempts at a container that others start meanwhile
 
 
 class Containers:
@@ -88,6 +78,7 @@ class Containers:
         store: Store,
         images: Images,
         lifecycle: Lifecycle,
+        ending: Ending,
         restarts: Restarts,
         pausing: Pausing,
         updates: Updates,
@@ -104,6 +95,7 @@ class Containers:
         self._store = store
         self._images = images
         self._lifecycle = lifecycle
+        self._ending = ending
         self._restarts = restarts
         self._pausing = pausing
         self._updates = updates
@@ -111,10 +103,9 @@ class Containers:
         self._volumes = volumes
         self._events = events
         self._logs = Logs(paths)
-        self._log_driver = log_driver
-        self._log_options = log_options
-        self._runtimes = runtimes
-        self._facts = facts
+        self._making = Making(
+            paths, store, self.record, log_driver=log_driver, log_options=log_options, runtimes=runtimes, facts=facts
+        )
         self._by_id: dict[str, Record] = {}
         self._by_name: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -187,41 +178,17 @@ class Containers:
         if max_layers is not None and len(image.diff_ids) > max_layers:
             raise PydockerdError("Cannot create container with more than 127 parents")
         merged = settings.merge(config, image.config)
-        path, *args = settings.command_of(merged)
-        host = self._with_ids(lxcconf.apply(host))
-        warnings = settings.check(merged, host, min_memory) + confine.check(merged, host, self._facts)
-        check_restart_policy(host.restart, auto_remove=host.auto_remove)
-        log_driver = host.log_driver or self._log_driver
-        host = replace(host, log_options=logsettings.effective(host, self._log_driver, self._log_options))
-        logsettings.check(log_driver, host.log_options)
-        mounted = mounts.plan(
-            merged, host, mounts_of=self._mounts_of, data=self._store.volumes.data, root=self._paths.root
-        )
-        await asyncio.to_thread(mounts.check_sources, mounted)
+        host, warnings = self._making.check(merged, host, min_memory)
+        mounted = await self._making.plan_mounts(merged, host)
         if name:
             self._check_free(name)
-        container_id = ids.new_id()
-        record = Record(
-            id=container_id,
-            name=name or names.generate(self._by_name.__contains__, container_id[:12]),
-            image_id=image.id,
-            created=time.time_ns(),
-            config=replace(merged, hostname=merged.hostname or _default_hostname(container_id, host)),
-            host=host,
-            state=State(),
-            driver=self._store.driver.name,
-            log_driver=log_driver,
-            path=path,
-            args=tuple(args),
-            runtime=self._check_runtime(host.runtime),
-            mounts=mounted,
-        )
+        record = self._making.new_record(image.id, merged, host, mounted, name, self._by_name.__contains__)
         self._lifecycle.expect_start()
         self._by_name[record.name] = record  # taken from here on, also for whoever asks while we wait
         try:
             async with self._volumes.reserved(record.volumes):
                 made = self._volumes.of_new_container(record)
-                await self._store.create_container(row_of(record), self._images.chain_id(image.id), made)
+                await self._store.create_container(making.row_of(record), self._images.chain_id(image.id), made)
         except BaseException:
             del self._by_name[record.name]
             raise
@@ -229,16 +196,6 @@ class Containers:
         self._volumes.created(made)
         self._events.publish("container", "create", record.id, record.attributes())
         return Created(record.id, tuple(warnings))
-
-    def _with_ids(self, host: HostConfig) -> HostConfig:
-        """With the full ids of the containers that it joins, which no renaming changes.  Raises NoSuchContainer."""
-        given = host.namespaces
-        modes = {
-            kind: f"{CONTAINER}{self.record(donor).id}"
-            for kind, mode in (("pid", given.pid), ("ipc", given.ipc))
-            if (donor := joined_container(mode))
-        }
-        return replace(host, namespaces=replace(given, **modes)) if modes else host
 
     def adopt(self, record: Record) -> None:
         """Take in a container that the database knows."""
@@ -253,26 +210,22 @@ class Containers:
         record = self.record(ref)
         if record.removing:
             raise Conflict(f"removal of container {record.name} is already in progress")
-        if record.state.active:
-            if not force:
-                raise Conflict(
-                    f"You cannot remove a {record.state.status.value} container {record.id}. "
-                    "Stop the container before attempting removal or force remove"
-                )
-            await self._end_for_removal(record)
-        async with record.lock:
-            if record.gone:
-                raise NoSuchContainer(ref)
+        for _ in range(_REMOVALS):
             if record.state.active:
-                raise Conflict(f"container {record.name} was started again while it was being removed")
-            await self._remove(record, volumes)
-
-    async def _end_for_removal(self, record: Record) -> None:
-        if record.state.status is Status.RESTARTING:
-            await self._lifecycle.cancel_restart(record)
-        if record.state.running:
-            await self._lifecycle.stopped_by_hand(record)
-            await self._lifecycle.kill_for_good(record)
+                if not force:
+                    raise StillRunning(
+                        f"You cannot remove a {record.state.status.value} container {record.id}. "
+                        "Stop the container before attempting removal or force remove"
+                    )
+                await self._ending.end_for_removal(record)
+            async with record.lock:
+                if record.gone:
+                    raise NoSuchContainer(ref)
+                if not record.state.active:
+                    await self._remove(record, volumes)
+                    return
+                # A start had the lock before us.
+        raise Conflict(f"container {record.name} was started again and again while it was being removed")
 
     async def _remove(self, record: Record, volumes: bool) -> None:
         record.removing = True
@@ -280,8 +233,8 @@ class Containers:
             if record.monitor is not None:  # attached to, never started
                 monitor, record.monitor = record.monitor, None
                 await attach.dismiss(monitor)
-            going = [mount.name for mount in record.mounts if mount.type == VOLUME and mount.anonymous and volumes]
-            async with record.content_lock, self._volumes.reserved(record.volumes):
+            going = self._volumes.unnamed_of(record) if volumes else []
+            async with record.content_lock, self._volumes.reserved((*record.volumes, *going)):
                 self._volumes.removed(await self._store.remove_container(record.id, going))
         finally:
             record.removing = False
@@ -319,7 +272,7 @@ class Containers:
     def _after_exit(self, record: Record) -> None:
         """An exit that was not asked for by `remove`: a container with --rm goes now, one with a policy comes back."""
         self._restarts.schedule(record)
-        if not record.host.auto_remove or record.gone:
+        if not record.host.auto_remove or record.gone or record.stays:
             return
         task = asyncio.get_running_loop().create_task(self._auto_remove(record))
         self._tasks.add(task)
@@ -335,9 +288,28 @@ class Containers:
 
     # Running
 
-    async def start(self, ref: str) -> None:
-        """Raises NoSuchContainer, AlreadyInState, CommandNotFound, CommandNotExecutable, RuntimeFailed, TimedOut."""
-        await self._lifecycle.start(self.record(ref))
+    async def start(
+        self, ref: str, host: HostConfig | None = None, *, min_memory: int = resources.MIN_MEMORY
+    ) -> None:
+        """``host``: put in the place of its settings before it starts, and kept.
+
+        Raises NoSuchContainer, AlreadyInState, CommandNotFound, CommandNotExecutable, RuntimeFailed, TimedOut;
+        BadParameter, NotSupported and Conflict for ``host``, which then is not kept.
+        """
+        record = self.record(ref)
+        if host is None:
+            await self._lifecycle.start(record)
+            return
+        wanted, _ = self._making.check(record.config, host, min_memory)
+        planned = await self._making.plan_mounts(record.config, wanted)
+        runtime = self._making.check_runtime(wanted.runtime)
+
+        async def prepare() -> None:
+            mounted = mounts.replanned(record.mounts, planned, lambda name: self._volumes.has(record, name))
+            log_driver = wanted.log_driver or self._making.log_driver
+            await self._updates.replace(record, wanted, mounted, log_driver=log_driver, runtime=runtime)
+
+        await self._lifecycle.start(record, prepare=prepare)
 
     async def pause(self, ref: str) -> None:
         """Freeze all its processes.  Raises NoSuchContainer, Conflict, NotRunning, NotSupported, TimedOut."""
@@ -353,66 +325,25 @@ class Containers:
         timeout: seconds; None: the container's own, else 10; -1: wait for ever.  signal: "": its own stop signal.
         Raises NoSuchContainer, BadParameter for the signal, AlreadyInState, TimedOut.
         """
-        record = self.record(ref)
-        number = signals.parse(signal) if signal else 0
-        await self._after_start(record)
-        await self._lifecycle.stop(record, timeout, number)
-        self._events.publish("container", "stop", record.id, record.attributes())
+        await self._ending.stop(self.record(ref), timeout, signal)
 
     async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
-        """Stop it as `stop` does, if it runs, and start it.  Raises as both do."""
-        record = self.record(ref)
-        number = signals.parse(signal) if signal else 0
-        try:
-            await self._lifecycle.stop(record, timeout, number)
-        except AlreadyInState:
-            pass
-        await self._lifecycle.start(record)
-        self._events.publish("container", "restart", record.id, record.attributes())
+        """Stop it as `stop` does, if it runs, and start it.  Raises as both do.
+
+        One with --rm stays for its start; when this fails, or is given up before, it goes.
+        """
+        await self._ending.restart(self.record(ref), timeout, signal)
 
     async def kill(self, ref: str, signal: str = "SIGKILL") -> None:
         """Send a signal to its init.  After SIGKILL, returns once it has ended.
 
         Raises NoSuchContainer, BadParameter, NotRunning.
         """
-        record = self.record(ref)
-        number = signals.parse(signal or "SIGKILL")
-        final = number in (SIGKILL, stop_signal(record))
-        await self._after_start(record)
-        if record.state.status is Status.RESTARTING:
-            if final:
-                await self._lifecycle.cancel_restart(record)
-            return
-        if final:
-            await self._lifecycle.stopped_by_hand(record)
-        ended = self._lifecycle.exit_of(record)
-        await self._lifecycle.kill(record, number)
-        self._events.publish("container", "kill", record.id, record.attributes(signal=str(number)))
-        if number == SIGKILL:
-            try:
-                await asyncio.wait_for(ended, KILL_SECONDS)
-            except asyncio.TimeoutError:
-                raise TimedOut(f"container {record.name} did not end though it was killed") from None
-
-    async def _after_start(self, record: Record) -> None:
-        """Whoever has seen the output of a container may signal to it, though its start is not quite over."""
-        if not record.state.running and record.lock.locked():
-            async with record.lock:
-                pass
+        await self._ending.kill(self.record(ref), signal)
 
     async def wait(self, ref: str, condition: WaitCondition = WaitCondition.NOT_RUNNING) -> WaitResult:
         """Its exit code, once the condition holds.  Raises NoSuchContainer."""
-        record = self.record(ref)
-        if condition is WaitCondition.NOT_RUNNING and not record.state.active:
-            return record.result
-        waiting = record.at_removal if condition is WaitCondition.REMOVED else record.at_exit
-        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
-        waiting.append(future)
-        try:
-            return await future
-        finally:
-            if future in waiting:
-                waiting.remove(future)
+        return await self._ending.wait(self.record(ref), condition)
 
     async def update(self, ref: str, change: HostConfig) -> None:
         """Change its limits and its restart policy.  Raises NoSuchContainer, BadParameter, NotSupported, Conflict."""
@@ -508,43 +439,10 @@ class Containers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _check_runtime(self, asked: str) -> str:
-        """The name of the runtime meant.  Raises BadParameter; NotSupported where it would leave the scope."""
-        runtime = self._runtimes.get(asked)
-        if isinstance(runtime, Runc) and not self._facts.systemd and self._facts.cgroup_version == 1:
-            raise NotSupported(
-                "the runtime runc is not supported here: it makes control groups of its own, and without systemd those "
-                "of version 1 have no common path that it could be given; use crun"
-            )
-        return self._runtimes.name(runtime)
-
-    def _mounts_of(self, ref: str) -> tuple[Mount, ...]:
-        return self.record(ref).mounts
-
     def _check_free(self, name: str) -> None:
         holder = self._by_name.get(name)
         if holder is not None:
-            raise Conflict(
-                f'Conflict. The container name "/{name}" is already in use by container "{holder.id}". '
-                "You have to remove (or rename) that container to be able to reuse that name."
-            )
-
-
-def row_of(record: Record) -> ContainerRow:
-    return ContainerRow(
-        id=record.id,
-        name=record.name,
-        image_id=record.image_id,
-        created=record.created,
-        settings=forms.dump_settings(
-            record.config, record.host, record.mounts, log_driver=record.log_driver, runtime=record.runtime
-        ),
-        state=forms.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal),
-    )
-
-
-def _default_hostname(container_id: str, host: HostConfig) -> str:
-    return "" if "host" in (host.network_mode, host.namespaces.uts) else container_id[:12]
+            raise NameTaken(name, holder.id)
 
 
 def _age(record: Record) -> int:

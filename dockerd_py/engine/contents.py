@@ -45,6 +45,7 @@ class Contents:
         volumes: Volumes,
         units: Units,
         events: EventLog,
+        unpack_limit: int,
     ) -> None:
         self._paths = paths
         self._store = store
@@ -53,6 +54,7 @@ class Contents:
         self._volumes = volumes
         self._units = units
         self._events = events
+        self._unpack_limit = unpack_limit
 
     async def changes(self, ref: str) -> list[Change]:
         """What a container changed against its image, sorted by path.  Raises NoSuchContainer, Conflict."""
@@ -141,7 +143,9 @@ class Contents:
                 user = await asyncio.to_thread(users.resolve, str(root.path), record.config.user)
                 owner = (user.uid, user.gid)
             try:
-                await contents.copy_in(root, path, source, no_overwrite=no_overwrite, owner=owner)
+                await contents.copy_in(
+                    root, path, source, no_overwrite=no_overwrite, owner=owner, limit=self._unpack_limit
+                )
             except NotFound as error:
                 raise _missing(path, ref, error) from None
         self._publish("extract-to-dir", ref, path)

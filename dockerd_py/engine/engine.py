@@ -13,17 +13,20 @@ from dockerd_py.engine import confine, host, logsettings, top
 from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
+from dockerd_py.engine.ending import Ending
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.graph import Graph
+from dockerd_py.engine.health import HealthWatch
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
-from dockerd_py.engine.model import Processes, Status, SystemInfo
+from dockerd_py.engine.model import Processes, Status
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
 from dockerd_py.engine.restarts import Restarts
+from dockerd_py.engine.system_model import SystemInfo
 from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.upkeep import Upkeep
 from dockerd_py.engine.volumes import Volumes
@@ -53,6 +56,7 @@ class Engine:
         contents: Contents,
         upkeep: Upkeep,
         execs: Execs,
+        health: HealthWatch,
         volumes: Volumes,
         events: EventLog,
         default_log_driver: str,
@@ -72,6 +76,7 @@ class Engine:
         self._units = units
         self._launcher = launcher
         self._lifecycle = lifecycle
+        self._health = health
         self._runtimes = runtimes
         self._runtime_version = ""
 
@@ -86,7 +91,7 @@ class Engine:
             log.info("the exec driver %s means %s", config.exec_driver, runtimes.default)
         paths = Paths(config)
         config.exec_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        store = await Store.open(config.root, config.storage_driver)
+        store = await Store.open(config.root, config.storage_driver, config.unpack_limit)
         try:
             os.chdir(store.working_directory)
             units = await connect_units()
@@ -98,23 +103,26 @@ class Engine:
             lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtimes, volumes)
             log_driver = config.log_driver or _choose_log_driver(units)
             logsettings.check(log_driver, config.log_options)
+            ending = Ending(lifecycle, units, events)
             restarts = Restarts(config, lifecycle, units)
             pausing = Pausing(lifecycle, units, events)
             updates = Updates(store, lifecycle, units, events)
             facts = Facts(systemd=units.kind == "systemd", cgroup_version=units.cgroup_version)
             containers = Containers(
-                paths, store, images, lifecycle, restarts, pausing, updates, units, volumes, events,
+                paths, store, images, lifecycle, ending, restarts, pausing, updates, units, volumes, events,
                 log_driver=log_driver, log_options=dict(config.log_options), runtimes=runtimes, facts=facts,
             )  # fmt: skip
             images.users, images.in_use = containers.users_of, containers.images_in_use
-            contents = Contents(paths, store, containers, images, volumes, units, events)
-            upkeep = Upkeep(config.root, store, containers, images, contents, events)
+            contents = Contents(paths, store, containers, images, volumes, units, events, config.unpack_limit)
+            upkeep = Upkeep(config, store, containers, images, contents, events)
             execs = Execs(config, paths, containers, lifecycle, units, events, runtimes)
+            health = HealthWatch(paths, lifecycle, execs, events)
             engine = cls(
-                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, volumes, events,
-                log_driver, runtimes,
+                config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, health, volumes,
+                events, log_driver, runtimes,
             )  # fmt: skip
             await Recovery(paths, store, units, containers, lifecycle, updates, execs, volumes).run()
+            health.resume(containers.records())
             restarts.resume(containers.records())
         except BaseException:
             await store.close()
@@ -124,6 +132,7 @@ class Engine:
     async def close(self) -> None:
         idle = not any(record.monitor for record in self.containers.records())
         self.events.close()
+        await self._health.close()
         await self.containers.close()
         await self._lifecycle.close()
         await self._launcher.close(idle=idle)

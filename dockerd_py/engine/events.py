@@ -37,13 +37,14 @@ class EventLog:
                 queue.put_nowait(event)
 
     async def subscribe(self, *, since: int = 0, until: int = 0) -> AsyncGenerator[Event, None]:
-        """Events from ``since`` on (0: from now on), to ``until`` (0: for ever); both ns since the epoch.
+        """Events from ``since`` on (0: from now on, or with ``until`` all that are remembered), to ``until`` (0: for
+        ever); both ns since the epoch.
 
         Nothing is lost between what is remembered and what comes: both are taken in the same moment, which is
         when the first event is asked for.  Ends early for a listener that lags too far behind.
         """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        past = [event for event in self._history if event.time >= since] if since else []
+        past = [event for event in self._history if event.time >= since] if since or until else []
         self._listeners.add(queue)
         # not wait_for: before Python 3.12 it forgets a cancellation that comes in the same moment as an event
         remaining = max(0.0, (until - time.time_ns()) / 1e9)

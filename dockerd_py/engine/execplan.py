@@ -31,6 +31,7 @@ class Call:
     log: str
     pid_file: str
     console: str  # "": no terminal
+    directory: str  # where it is made; the console's socket is named from there, as a long path fits no socket
 
 
 class ExecPlanner:
@@ -47,9 +48,9 @@ class ExecPlanner:
             pid_file=pid_file,
             detach=True,
             log=log,
-            console_socket=console,
+            console_socket=os.path.basename(console),
         )
-        return Call(argv, log, pid_file, console)
+        return Call(argv, log, pid_file, console, str(self._paths.exec_directory(record.id)))
 
     def write(self, record: Record, exec_id: str, config: ExecConfig, console_size: tuple[int, int]) -> None:
         """Write what the runtime reads.  Blocks.

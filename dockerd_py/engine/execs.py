@@ -13,22 +13,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
 import posixpath
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from signal import SIGKILL
 
 from dockerd_py import ids
 from dockerd_py.config import Config
 from dockerd_py.engine import attach
 from dockerd_py.engine.containers import Containers
+from dockerd_py.engine.ending import KILL_SECONDS
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.execplan import TOKEN, ExecPlanner
-from dockerd_py.engine.lifecycle import KILL_SECONDS, Lifecycle
-from dockerd_py.engine.model import STDERR, STDOUT, Exec, ExecConfig, RunResult, Status
+from dockerd_py.engine.execstate import ExecState, Phase, check_container, snapshot
+from dockerd_py.engine.lifecycle import Lifecycle
+from dockerd_py.engine.model import STDERR, STDOUT, Exec, ExecConfig, RunResult
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.errors import (
     BadParameter,
@@ -50,35 +51,11 @@ log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 300.0
 KEPT = 2048
+STARTS_AT_ONCE = 8  # of those that the engine runs for itself
 RESIZE_SECONDS = 10.0  # that a resize waits for the start
 FAILED_EXIT_CODE = 126  # of what could not be started for another reason than the command
 LOST_EXIT_CODE = 137
 _READ_SIZE = 65536
-
-
-class Phase(enum.Enum):
-    CREATED = enum.auto()
-    STARTING = enum.auto()
-    RUNNING = enum.auto()
-    EXITED = enum.auto()
-
-
-@dataclass
-class _Exec:
-    id: str
-    record: Record
-    config: ExecConfig
-    prepared: asyncio.Future[None] | None = None  # None: it was started by an earlier daemon
-    phase: Phase = Phase.CREATED
-    pid: int = 0
-    exit_code: int | None = None
-    ended_at: float = 0.0  # on the monotonic clock
-    early_end: Message | None = None  # the monitor was quicker to tell of the end than of the start
-    begun: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    @property
-    def command(self) -> str:
-        return " ".join(self.config.cmd)
 
 
 class Execs:
@@ -98,7 +75,8 @@ class Execs:
         self._units = units
         self._events = events
         self._planner = ExecPlanner(paths, runtimes)
-        self._by_id: dict[str, _Exec] = {}
+        self._by_id: dict[str, ExecState] = {}
+        self._places = asyncio.Semaphore(STARTS_AT_ONCE)
         lifecycle.on_exec_event = self._told
         lifecycle.on_monitor_end = self._container_ended
 
@@ -111,7 +89,7 @@ class Execs:
         BadParameter for the settings.
         """
         record = self._containers.record(ref)
-        _check_container(record)
+        check_container(record)
         if not config.cmd:
             raise BadParameter("No exec command specified")
         if config.working_dir and not posixpath.isabs(config.working_dir):
@@ -121,7 +99,7 @@ class Execs:
         attach.detach_keys(config.detach_keys)
         self._forget_old()
         exec_id = self._new_id()
-        one = self._by_id[exec_id] = _Exec(exec_id, record, config, self._prepare(record, exec_id, config))
+        one = self._by_id[exec_id] = ExecState(exec_id, record, config, self._prepare(record, exec_id, config))
         record.exec_ids.append(exec_id)
         self._lifecycle.expect_start()
         self._publish(one, f"exec_create: {one.command}")
@@ -129,13 +107,13 @@ class Execs:
 
     def get(self, exec_id: str) -> Exec:
         """Raises NoSuchExec."""
-        return _snapshot(self._exec(exec_id))
+        return snapshot(self._exec(exec_id))
 
     async def inspect(self, exec_id: str) -> Exec:
         """As `get`, after everything that has already happened to it.  Raises NoSuchExec."""
         one = self._exec(exec_id)
         await self._catch_up(one)
-        return _snapshot(one)
+        return snapshot(one)
 
     def check_start(self, exec_id: str) -> Exec:
         """What `start` would refuse, before a connection is given away for it."""
@@ -144,8 +122,8 @@ class Execs:
             raise Conflict(f"Error: Exec command {exec_id} has already run")
         if one.phase is not Phase.CREATED:
             raise Conflict(f"Error: Exec command {exec_id} is already running")
-        _check_container(one.record)
-        return _snapshot(one)
+        check_container(one.record)
+        return snapshot(one)
 
     async def start(
         self,
@@ -190,7 +168,7 @@ class Execs:
         Raises NoSuchExec; Conflict without a terminal; NotRunning; TimedOut.
         """
         one = self._exec(exec_id)
-        _check_container(one.record)
+        check_container(one.record)
         if not one.begun.done():
             await asyncio.wait((one.begun,), timeout=RESIZE_SECONDS)
         monitor = one.record.monitor
@@ -208,25 +186,30 @@ class Execs:
     async def run(self, ref: str, config: ExecConfig, *, timeout: float, limit: int = 4096) -> RunResult:
         """Run a process to its end, without a client.  After ``timeout`` seconds it is killed.
 
+        No more than STARTS_AT_ONCE are started at once; the time that one waits for this does not count.  It is
+        forgotten when it has ended; one that runs when the daemon ends is ended by the next.
         limit: bytes of the output that are kept; the rest is read and thrown away.
         Raises as `create` and `start` do.
         """
-        exec_id = self.create(ref, config)
-        one = self._by_id[exec_id]
-        output = bytearray()
-        work = asyncio.ensure_future(self._collect(one, output, limit))
+        async with self._places:
+            one = self._by_id[self.create(ref, replace(config, unattended=True))]
+            begun = time.monotonic()
+            output = bytearray()
+            work = asyncio.ensure_future(self._collect(one, output, limit))
+            try:
+                await asyncio.wait((work, one.begun), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                await self._give_up(one, work)
+                raise
         try:
-            done, _ = await asyncio.wait((work,), timeout=timeout)
+            done, _ = await asyncio.wait((work,), timeout=max(0.0, begun + timeout - time.monotonic()))
             if not done:
                 await self._kill(one)
                 await asyncio.wait((work,), timeout=KILL_SECONDS)
             if work.done():
                 work.result()
         finally:
-            if not work.done():
-                work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
-                await asyncio.shield(self._kill(one))
+            await self._give_up(one, work)
         return RunResult(LOST_EXIT_CODE if one.exit_code is None else one.exit_code, bytes(output), not done)
 
     # After a restart
@@ -246,12 +229,16 @@ class Execs:
             begin = reply["next"]
         for message in found:
             config = configs.get(message["id"])
-            if config is not None and message["phase"] in ("running", "exited") and message["id"] not in self._by_id:
+            if config is None or message["phase"] not in ("running", "exited") or message["id"] in self._by_id:
+                continue
+            if not config.unattended:
                 self._take_over(record, message, config)
+            elif message["phase"] == "running":
+                await self._send_kill(monitor, message["id"])
         self._planner.clear(record, {one.id for one in self._by_id.values() if one.record is record})
 
     def _take_over(self, record: Record, message: Message, config: ExecConfig) -> None:
-        one = self._by_id[message["id"]] = _Exec(message["id"], record, config, None, Phase.RUNNING, message["pid"])
+        one = self._by_id[message["id"]] = ExecState(message["id"], record, config, None, Phase.RUNNING, message["pid"])
         one.begun.set_result(None)
         if message["phase"] == "running":
             record.exec_ids.append(one.id)
@@ -262,7 +249,7 @@ class Execs:
     # The start
 
     async def _start(
-        self, one: _Exec, fd: int | None, early: bytes, framed: bool, console_size: tuple[int, int]
+        self, one: ExecState, fd: int | None, early: bytes, framed: bool, console_size: tuple[int, int]
     ) -> None:
         record, config = one.record, one.config
         monitor = record.monitor
@@ -290,7 +277,7 @@ class Execs:
 
     async def _request(
         self,
-        one: _Exec,
+        one: ExecState,
         monitor: Monitor,
         fd: int | None,
         early: bytes,
@@ -311,6 +298,7 @@ class Execs:
                 log=call.log,
                 pid_file=call.pid_file,
                 console=call.console,
+                directory=call.directory,
                 size=console_size if all(console_size) else config.console_size,
                 stdin=config.attach_stdin and fd is not None,
                 streams=[] if fd is None else streams,
@@ -323,7 +311,7 @@ class Execs:
         work.add_done_callback(lambda done: done.cancelled() or done.exception())  # `start` tells of it, if it comes
         return work
 
-    async def _undo(self, one: _Exec, work: asyncio.Future[None], error: BaseException) -> None:
+    async def _undo(self, one: ExecState, work: asyncio.Future[None], error: BaseException) -> None:
         await asyncio.gather(work, return_exceptions=True)
         monitor = one.record.monitor
         if monitor is not None:
@@ -335,7 +323,7 @@ class Execs:
         self._end(one, code if code != RuntimeFailed.exit_code else FAILED_EXIT_CODE)
         one.begun.set_result(None)
 
-    async def _collect(self, one: _Exec, output: bytearray, limit: int) -> None:
+    async def _collect(self, one: ExecState, output: bytearray, limit: int) -> None:
         """Start it, read its output to the end, and await its exit code."""
         ours, theirs = socket.socketpair()
         with ours:
@@ -346,15 +334,27 @@ class Execs:
                 output += data[: limit - len(output)]
         await self._catch_up(one)
 
-    async def _kill(self, one: _Exec) -> None:
+    async def _give_up(self, one: ExecState, work: asyncio.Future[None]) -> None:
+        if not work.done():
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await asyncio.shield(self._kill(one))
+        if one.phase is not Phase.RUNNING:
+            self._forget(one)
+
+    async def _kill(self, one: ExecState) -> None:
         monitor = one.record.monitor
         if monitor is not None and one.phase is Phase.RUNNING:
-            with contextlib.suppress(PydockerdError, asyncio.TimeoutError):  # it has ended meanwhile
-                await monitor.request("exec_kill", exec=one.id, signal=int(SIGKILL))
+            await self._send_kill(monitor, one.id)
+
+    @staticmethod
+    async def _send_kill(monitor: Monitor, exec_id: str) -> None:
+        with contextlib.suppress(PydockerdError, asyncio.TimeoutError):  # it has ended meanwhile
+            await monitor.request("exec_kill", exec=exec_id, signal=int(SIGKILL))
 
     # The end
 
-    async def _catch_up(self, one: _Exec) -> None:
+    async def _catch_up(self, one: ExecState) -> None:
         """What the monitor has told is known once it has answered a question that came later."""
         if one.phase is Phase.STARTING:
             await asyncio.wait((one.begun,))
@@ -381,11 +381,11 @@ class Execs:
                 record.exec_ids.remove(exec_id)
                 del self._by_id[exec_id]
 
-    def _ended(self, one: _Exec, exit_code: int) -> None:
+    def _ended(self, one: ExecState, exit_code: int) -> None:
         self._end(one, exit_code)
         self._publish(one, "exec_die", exitCode=str(exit_code))
 
-    def _end(self, one: _Exec, exit_code: int) -> None:
+    def _end(self, one: ExecState, exit_code: int) -> None:
         one.phase = Phase.EXITED
         one.exit_code = exit_code
         one.ended_at = time.monotonic()
@@ -394,7 +394,7 @@ class Execs:
 
     # Memory
 
-    def _exec(self, exec_id: str) -> _Exec:
+    def _exec(self, exec_id: str) -> ExecState:
         self._forget_old()
         try:
             return self._by_id[exec_id]
@@ -413,28 +413,13 @@ class Execs:
         surplus = len(resting) - KEPT
         for index, one in enumerate(resting):  # the oldest first
             if index < surplus or (one.phase is Phase.EXITED and one.ended_at < since):
-                del self._by_id[one.id]
-                self._planner.forget(one.record, one.id)
-                with contextlib.suppress(ValueError):
-                    one.record.exec_ids.remove(one.id)
+                self._forget(one)
 
-    def _publish(self, one: _Exec, action: str, **more: str) -> None:
+    def _forget(self, one: ExecState) -> None:
+        self._by_id.pop(one.id, None)
+        self._planner.forget(one.record, one.id)
+        with contextlib.suppress(ValueError):
+            one.record.exec_ids.remove(one.id)
+
+    def _publish(self, one: ExecState, action: str, **more: str) -> None:
         self._events.publish("container", action, one.record.id, one.record.attributes(execID=one.id, **more))
-
-
-def _check_container(record: Record) -> None:
-    if not record.state.running:
-        raise NotRunning(f"Container {record.id} is not running")
-    if record.state.status is Status.PAUSED:
-        raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
-
-
-def _snapshot(one: _Exec) -> Exec:
-    return Exec(
-        id=one.id,
-        container_id=one.record.id,
-        config=one.config,
-        running=one.phase is Phase.RUNNING,
-        exit_code=one.exit_code,
-        pid=one.pid,
-    )

@@ -63,14 +63,24 @@ class ForkServerLauncher:
             return await self._server.spawn(config)
 
     async def ensure(self) -> None:
-        """See to it that a fork server answers.  Raises RuntimeFailed."""
+        """See to it that a fork server answers, and that it is of our version.  Raises RuntimeFailed."""
         server = self._server
+        try:
+            if await asyncio.to_thread(server.renew):
+                log.info("the fork server was of another version: it goes on as ours")
+                await self._back()
+        except OSError as error:
+            log.debug("no fork server is there yet: %s", error)
         if isinstance(self._units, SystemdUnits):
             await self._find_service(self._units, start=not server.is_alive())
         elif server.is_alive():
             return
         else:
             await self._start_child()
+        await self._back()
+
+    async def _back(self) -> None:
+        server = self._server
         deadline = asyncio.get_running_loop().time() + START_SECONDS
         while not server.is_alive():
             if asyncio.get_running_loop().time() > deadline:

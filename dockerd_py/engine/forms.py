@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from dockerd_py.engine import health_model
+from dockerd_py.engine.health_model import Health
 from dockerd_py.engine.model import ContainerConfig, ExecConfig, HostConfig, State
 from dockerd_py.engine.mount_model import Mount
 
@@ -42,6 +44,11 @@ def load_state(text: str) -> tuple[State, dict[str, Any]]:
     return _load(State, state), data
 
 
+def load_health(data: Mapping[str, Any]) -> Health:
+    health: Health = _load(Health, data)
+    return health
+
+
 def dump_exec(exec_id: str, config: ExecConfig) -> str:
     return json.dumps({"id": exec_id, "config": asdict(config)})
 
@@ -58,6 +65,7 @@ def config_from_image(config: Mapping[str, Any]) -> ContainerConfig:
         return tuple(config.get(key) or ())
 
     entrypoint = config.get("Entrypoint")
+    healthcheck = config.get("Healthcheck")
     return ContainerConfig(
         cmd=texts("Cmd"),
         entrypoint=None if entrypoint is None else tuple(entrypoint),
@@ -78,6 +86,8 @@ def config_from_image(config: Mapping[str, Any]) -> ContainerConfig:
         attach_stdin=bool(config.get("AttachStdin")),
         attach_stdout=bool(config.get("AttachStdout")),
         attach_stderr=bool(config.get("AttachStderr")),
+        healthcheck=health_model.from_json(healthcheck) if isinstance(healthcheck, dict) else None,
+        shell=texts("Shell"),
     )
 
 
@@ -102,6 +112,8 @@ def config_to_image(config: ContainerConfig) -> dict[str, Any]:
         "AttachStdin": config.attach_stdin,
         "AttachStdout": config.attach_stdout,
         "AttachStderr": config.attach_stderr,
+        "Healthcheck": health_model.to_json(config.healthcheck) if config.healthcheck else None,
+        "Shell": list(config.shell),
     }
     found = {key: value for key, value in values.items() if value}
     if config.entrypoint is not None:

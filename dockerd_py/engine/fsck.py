@@ -16,8 +16,10 @@ from dockerd_py.store.fsck import Report
 from dockerd_py.store.store import DATABASE_NAME
 
 
-def check(config: Config) -> list[str]:
+def check(config: Config, *, deep: bool = False) -> list[str]:
     """One line for each thing that is wrong; nothing is changed.  Blocks.
+
+    deep: the contents of all layers are read, too.
 
     Raises ConfigError while a daemon uses the root, and StoreError when it cannot be looked at.
     """
@@ -25,7 +27,7 @@ def check(config: Config) -> list[str]:
         raise StoreError(f"{config.root} is not a directory: name the root directory by -g")
     found: list[str] = []
     with lock.held(config.root):
-        containers = fsck.check(config.root, DATABASE_NAME, found.append)
+        containers = fsck.check(config.root, DATABASE_NAME, found.append, deep=deep)
         paths = Paths(config)
         _check_names(paths.containers, containers, "files of", found.append)
         _check_names(paths.spool, containers, "the exit record of", found.append)

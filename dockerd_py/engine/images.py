@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
@@ -149,12 +150,14 @@ class Images:
 
     async def tag(self, ref: str, repo: str, tag: str, force: bool = False) -> None:
         """Give an image one more name.  Raises NoSuchImage, BadParameter."""
-        await self._store.images.tag(ref, repo, tag, force=force)
-        self._publish("tag", self.get(ref).id)
+        image = await self._store.images.tag(ref, repo, tag, force=force)
+        self._publish("tag", image.id)
 
     def _publish(self, action: str, image_id: str) -> None:
-        image = self.get(image_id)
-        name = image.tags[0] if image.tags else "sha256:" + image_id
+        tags: tuple[str, ...] = ()
+        with contextlib.suppress(NoSuchImage):  # removed by somebody else in the meantime
+            tags = self._store.images.get(image_id).tags
+        name = tags[0] if tags else "sha256:" + image_id
         self._events.publish("image", action, "sha256:" + image_id, {"name": name})
 
     def value(self, image: StoredImage) -> Image:

@@ -24,11 +24,11 @@ from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.config import Config
-from dockerd_py.engine import confine, forms, ipc, joining, logsettings, signals
+from dockerd_py.engine import confine, forms, health_model, ipc, joining, logsettings, signals
 from dockerd_py.engine.confine import Confinement
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
-from dockerd_py.engine.model import Container, State, Status, WaitResult
+from dockerd_py.engine.model import Container, State, Status
 from dockerd_py.engine.plan import Planner
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.engine.resources import limits_of
@@ -37,7 +37,6 @@ from dockerd_py.errors import (
     AlreadyInState,
     Conflict,
     NoSuchContainer,
-    NotRunning,
     PydockerdError,
     RuntimeFailed,
     TimedOut,
@@ -56,7 +55,6 @@ from dockerd_py.units.base import ScopeSpec, Units
 
 log = logging.getLogger(__name__)
 
-KILL_SECONDS = 10.0
 DEFAULT_STOP_SECONDS = 10
 LOST_EXIT_CODE = 255
 """The exit code of a container whose end nobody saw: its monitor was killed, or the host went down."""
@@ -87,6 +85,7 @@ class Lifecycle:
         self._apparmor = AppArmor()
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_exit: Callable[[Record], None] = lambda record: None
+        self.on_change: Callable[[Record], None] = lambda record: None  # whether it runs, or is paused
         self.on_exec_event: Callable[[Record, Message], None] = lambda record, message: None
         self.on_monitor_end: Callable[[Record], None] = lambda record: None
         self.is_restarted: Callable[[Record, State], Awaitable[bool]] = _never
@@ -103,8 +102,10 @@ class Lifecycle:
 
     # Start
 
-    async def start(self, record: Record, *, again: bool = False) -> None:
-        """``again``: by its restart policy, not by somebody."""
+    async def start(
+        self, record: Record, *, again: bool = False, prepare: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """``again``: by its restart policy, not by somebody.  ``prepare`` runs once it is sure that it can start."""
         async with record.lock:
             if record.gone or record.removing:
                 raise Conflict(f"container {record.name} is being removed")
@@ -112,6 +113,8 @@ class Lifecycle:
                 raise Conflict(f"cannot start the paused container {record.name}, try unpause instead")
             if record.state.running or (record.state.status is Status.RESTARTING and not again):
                 raise AlreadyInState(f"container {record.name} is already running")
+            if prepare is not None:
+                await prepare()
             before = Status.EXITED if again else record.state.status
             restarts = record.state.restarts + 1 if again else 0
             record.state = with_state(record, restarts=restarts, stopped_by_hand=False)
@@ -130,6 +133,7 @@ class Lifecycle:
                 await asyncio.shield(self._undo_start(record, failure, before))
                 raise failure from error
             self._events.publish("container", "start", record.id, record.attributes())
+            self.on_change(record)
             record.settle_restart(started=True)
 
     async def _start(self, record: Record) -> None:
@@ -175,6 +179,7 @@ class Lifecycle:
             oom_killed=False,
             started_at=int(started["started_at"]),
             finished_at=0,
+            health=health_model.at_start(record.config.healthcheck, record.state.health),
         )
         await self.save(record)
 
@@ -204,9 +209,12 @@ class Lifecycle:
             except (PydockerdError, asyncio.TimeoutError) as error:
                 log.debug("%s: the monitor was gone before it could undo the start: %s", record.id, error)
             monitor.close()
-        code = getattr(failure, "exit_code", 128)
-        text = str(failure) if isinstance(failure, PydockerdError) else "the start was interrupted"
-        record.state = with_state(record, status=status, pid=0, exit_code=code, error=text)
+        if status is Status.EXITED and isinstance(failure, asyncio.CancelledError):
+            record.state = with_state(record, status=status, pid=0)  # called off: what its last run was like stays true
+        else:
+            code = getattr(failure, "exit_code", 128)
+            text = str(failure) if isinstance(failure, PydockerdError) else "the start was interrupted"
+            record.state = with_state(record, status=status, pid=0, exit_code=code, error=text)
         await self.clean_up(record)
         await self.save(record)
         record.settle_exit()
@@ -318,12 +326,22 @@ class Lifecycle:
                 oom_killed=end.oom_killed,
             )
             record.log_end = LogPosition(end.epoch, end.ordinal)
+        record.state = with_state(record, health=health_model.at_end(record.state.health))
+        record.begin_end()
+        try:
+            await self._record_end(record)
+        finally:
+            record.settle_exit()
+
+    async def _record_end(self, record: Record) -> None:
+        self.on_change(record)
         if await self.is_restarted(record, record.state):
             record.state = with_state(record, status=Status.RESTARTING)
         await self.save(record)
         spool.forget(str(self._paths.spool), record.id)
-        self._events.publish("container", "die", record.id, record.attributes(exitCode=str(record.state.exit_code)))
-        record.settle_exit()
+        seconds = max(0, record.state.finished_at - record.state.started_at) // 1_000_000_000
+        attributes = record.attributes(exitCode=str(record.state.exit_code), execDuration=str(seconds))
+        self._events.publish("container", "die", record.id, attributes)
 
     async def clean_up(self, record: Record) -> None:
         """Release what a container holds while it runs."""
@@ -349,93 +367,6 @@ class Lifecycle:
             record.state = with_state(record, status=Status.EXITED, stopped_by_hand=stopped_by_hand)
             await self.save(record)
         record.settle_restart(started=False)
-
-    async def cancel_restart(self, record: Record) -> None:
-        """Somebody stops a container that waits for its policy's restart."""
-        task, record.restart = record.restart, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        async with record.lock:
-            await self.give_up_restart(record, stopped_by_hand=True)
-
-    # Signals
-
-    async def kill(self, record: Record, number: int) -> None:
-        """Send a signal to the container's init.  Raises NotRunning."""
-        monitor = record.monitor
-        if not record.state.running or monitor is None:
-            raise NotRunning(f"Container {record.id} is not running")
-        try:
-            await monitor.request("kill", signal=number)
-        except RequestFailed:
-            raise NotRunning(f"Container {record.id} is not running") from None
-        except MonitorGone:
-            await self._units.kill(record.scope, number)
-        if number in (signal.SIGKILL, stop_signal(record)):
-            await self._thaw(record)
-
-    async def _thaw(self, record: Record) -> None:
-        """What has been told to end must run for it."""
-        if record.state.status is Status.PAUSED:
-            record.state = with_state(record, status=Status.RUNNING)
-            await self.save(record)
-            await self._units.thaw(record.scope)
-            self._events.publish("container", "unpause", record.id, record.attributes())
-
-    async def stopped_by_hand(self, record: Record) -> None:
-        """Write down that its end is wanted, before it comes: no policy revives it then."""
-        if not record.state.stopped_by_hand:
-            record.state = with_state(record, stopped_by_hand=True)
-            if record.host.restart.name not in ("", "no"):
-                await self.save(record)
-
-    async def stop(self, record: Record, timeout: int | None, number: int = 0) -> None:
-        """Ask the container to end, and end it when it does not within ``timeout`` seconds (-1: wait for ever).
-
-        number: the signal to ask by; 0: its own stop signal.
-        """
-        if record.state.status is Status.RESTARTING:
-            await self.cancel_restart(record)
-            return
-        if not record.state.running:
-            raise AlreadyInState(f"container {record.name} is already stopped")
-        await self.stopped_by_hand(record)
-        seconds = stop_seconds(record) if timeout is None else timeout
-        number = number or stop_signal(record)
-        if seconds and await self._signal_and_wait(record, number, None if seconds < 0 else seconds):
-            return
-        if not seconds:
-            await self._signal_and_wait(record, number, 0)
-        await self.kill_for_good(record)
-
-    async def kill_for_good(self, record: Record) -> None:
-        """Send SIGKILL and await the end.  Raises TimedOut."""
-        for _ in range(2):
-            if await self._signal_and_wait(record, signal.SIGKILL, KILL_SECONDS):
-                return
-        raise TimedOut(f"container {record.name} did not end though it was killed; is it stuck in the kernel?")
-
-    async def _signal_and_wait(self, record: Record, number: int, timeout: float | None) -> bool:
-        """Whether the container has ended, at the latest ``timeout`` seconds after the signal."""
-        ended = self.exit_of(record)
-        try:
-            await self.kill(record, number)
-            self._events.publish("container", "kill", record.id, record.attributes(signal=str(int(number))))
-        except NotRunning:
-            if not record.state.running:
-                return True
-        try:
-            await asyncio.wait_for(ended, timeout)
-        except asyncio.TimeoutError:
-            return False
-        return True
-
-    def exit_of(self, record: Record) -> asyncio.Future[WaitResult]:
-        """Done at the container's next exit."""
-        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
-        record.at_exit.append(future)
-        return future
 
     async def save(self, record: Record, **more: str) -> None:
         known = {"epoch": record.log_end.epoch, "ordinal": record.log_end.ordinal, "apparmor": record.apparmor}

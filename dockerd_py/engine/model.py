@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dockerd_py.engine.health_model import Health, Healthcheck
 from dockerd_py.engine.isolation import Namespaces, Resolver, Security, Tuning
 from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE, Bind, Mount, MountRequest
 from dockerd_py.units.base import Usage
@@ -41,6 +42,8 @@ class ContainerConfig:
     stop_timeout: int | None = None  # seconds
     network_disabled: bool = False
     on_build: tuple[str, ...] = ()
+    healthcheck: Healthcheck | None = None
+    shell: tuple[str, ...] = ()  # of commands that are one line, such as a health check's; (): /bin/sh -c
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class State:
     error: str = ""
     restarts: int = 0  # by its policy, since somebody last started it
     stopped_by_hand: bool = False  # or killed, since it was last started
+    health: Health | None = None  # None: it has no health check
 
     @property
     def running(self) -> bool:
@@ -238,6 +242,7 @@ class ExecConfig:
     working_dir: str = ""  # "": the container's
     detach_keys: str = ""
     console_size: tuple[int, int] = (0, 0)  # rows, columns
+    unattended: bool = False  # the engine runs it for itself, and a later one does not wait for it
 
 
 @dataclass(frozen=True)
@@ -408,41 +413,3 @@ class Event:
     id: str
     attributes: dict[str, str]
     time: int
-
-
-@dataclass(frozen=True)
-class SystemInfo:
-    id: str
-    name: str
-    containers: int
-    running: int
-    paused: int
-    stopped: int
-    images: int
-    driver: str
-    driver_status: tuple[tuple[str, str], ...]
-    log_driver: str
-    cgroup_driver: str  # "systemd" or "cgroupfs"
-    cgroup_version: str  # "1" or "2"
-    root: str
-    debug: bool
-    kernel_version: str
-    operating_system: str
-    os_version: str
-    architecture: str
-    cpus: int
-    memory: int
-    memory_limit: bool
-    swap_limit: bool
-    cpu_limit: bool
-    pids_limit: bool
-    ipv4_forwarding: bool
-    file_descriptors: int
-    event_listeners: int
-    runtime: str
-    runtime_version: str
-    init_system: str  # "systemd" or "none"
-    warnings: tuple[str, ...]
-    oom_kill_disable: bool
-    runtimes: tuple[tuple[str, str], ...]  # name, path
-    security_options: tuple[str, ...]  # as Docker spells them

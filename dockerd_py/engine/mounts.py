@@ -100,6 +100,26 @@ def plan(
     return tuple(_placed(mount, data, root) for mount in found.values())
 
 
+def replanned(before: Iterable[Mount], planned: Iterable[Mount], known: Callable[[str], bool]) -> tuple[Mount, ...]:
+    """``planned`` for a container that is there already: its volumes without a name stay where they were.
+
+    known: whether the container has a volume.  Raises NotSupported for one that it has not.
+    """
+    kept = {mount.target: mount for mount in before if mount.type == VOLUME and mount.anonymous}
+    result = []
+    for mount in planned:
+        if mount.type == VOLUME and not known(mount.name):
+            old = kept.get(mount.target)
+            if not mount.anonymous or old is None:
+                raise NotSupported(
+                    f"a volume at {mount.target} that the container was not created with is not supported by this "
+                    "version: give it to create"
+                )
+            mount = replace(old, read_only=mount.read_only)
+        result.append(mount)
+    return tuple(result)
+
+
 def of_binds(binds: Iterable[Bind]) -> tuple[Mount, ...]:
     """The mounts of a container that was recorded before these were recorded themselves."""
     return tuple(replace(_of_bind(bind, ""), propagation="rprivate") for bind in binds)

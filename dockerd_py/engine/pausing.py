@@ -58,4 +58,5 @@ class Pausing:
 
     async def _become(self, record: Record, status: Status) -> None:
         record.state = with_state(record, status=status)
+        self._lifecycle.on_change(record)
         await self._lifecycle.save(record)

@@ -46,9 +46,11 @@ class Record:
     exec_ids: list[str] = field(default_factory=list)  # those that have not ended
     removing: bool = False
     gone: bool = False
+    stays: bool = False  # its end does not remove it: it is about to be started again
     restart: asyncio.Task[None] | None = None  # its policy's, while it waits
     restart_delay: float = 0.0  # seconds that the last one waited
     at_exit: list[asyncio.Future[WaitResult]] = field(default_factory=list)
+    ending: list[asyncio.Future[WaitResult]] | None = None  # who is told when its end is written down
     at_restart: list[asyncio.Future[bool]] = field(default_factory=list)
     at_removal: list[asyncio.Future[WaitResult]] = field(default_factory=list)
 
@@ -69,11 +71,18 @@ class Record:
         """What an event says of this container."""
         return {**self.config.labels, "image": self.config.image or self.image_id, "name": self.name, **more}
 
+    def begin_end(self) -> None:
+        """It has ended, and this is about to be written down: who waits for an exit from now on waits for another."""
+        self.ending, self.at_exit = self.at_exit, []
+
     def settle_exit(self) -> None:
-        for future in self.at_exit:
+        """Tell those that wait for the end that has just been written down, or else for the next one."""
+        waiting = self.at_exit if self.ending is None else self.ending
+        for future in waiting:
             if not future.done():
                 future.set_result(self.result)
-        self.at_exit.clear()
+        waiting.clear()
+        self.ending = None
 
     def settle_restart(self, *, started: bool) -> None:
         """The wait for its policy's restart is over, one way or the other."""

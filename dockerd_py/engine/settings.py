@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import replace
 
-from dockerd_py.engine import resources, signals
+from dockerd_py.engine import health_model, resources, signals
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter, NotSupported
 
@@ -34,6 +34,8 @@ def merge(config: ContainerConfig, image: ContainerConfig) -> ContainerConfig:
         volumes=tuple(dict.fromkeys((*config.volumes, *image.volumes))),
         stop_signal=config.stop_signal or image.stop_signal,
         on_build=(),
+        healthcheck=health_model.merge(config.healthcheck, image.healthcheck),
+        shell=config.shell or image.shell,
     )
 
 
@@ -62,7 +64,9 @@ def check(config: ContainerConfig, host: HostConfig, min_memory: int) -> list[st
 
     Raises BadParameter naming the setting, or NotSupported.
     """
-    for text in (*config.env, *config.cmd, *(config.entrypoint or ()), config.working_dir, config.user):
+    test = config.healthcheck.test if config.healthcheck else ()
+    words = (*config.env, *config.cmd, *(config.entrypoint or ()), *config.shell, *test)
+    for text in (*words, config.working_dir, config.user):
         if "\0" in text:
             raise BadParameter(f"a NUL character is not allowed: {text!r}")
     for entry in config.env:
@@ -72,6 +76,7 @@ def check(config: ContainerConfig, host: HostConfig, min_memory: int) -> list[st
         raise BadParameter(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
     if config.stop_signal:
         signals.parse(config.stop_signal)
+    health_model.check(config.healthcheck)
     _check_hostname(config)
     resources.check(host, min_memory)
     if host.shm_size < 0:

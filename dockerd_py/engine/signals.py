@@ -23,7 +23,11 @@ def parse(text: str) -> int:
             if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
                 return number
             raise BadParameter(f"Invalid signal: {text}")
-    known = signal.Signals.__members__.get("SIG" + bare)
+    known = _MORE.get(bare) or signal.Signals.__members__.get("SIG" + bare)
     if known is None:
         raise BadParameter(f"Invalid signal: {text}")
     return int(known)
+
+
+# signal(7); Python 3.10 does not know it.
+_MORE = {"STKFLT": 16}

@@ -1,4 +1,4 @@
-"""Changing a container's limits and restart policy, while it runs too.
+"""Changing a container's limits and restart policy, while it runs too, and all its settings before it starts.
 
 The new settings are in the database, marked as being put in force, before the scope changes: recovery finishes what
 a killed daemon has begun.
@@ -10,6 +10,7 @@ from dockerd_py.engine import forms, resources
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import HostConfig, Status
+from dockerd_py.engine.mount_model import Mount
 from dockerd_py.engine.record import Record
 from dockerd_py.engine.restarts import check as check_restart_policy
 from dockerd_py.errors import Conflict, PydockerdError
@@ -36,6 +37,24 @@ class Updates:
         Raises BadParameter, NotSupported, Conflict; the container is as it was then.
         """
         await uninterrupted(self._update(record, change))
+
+    async def replace(
+        self, record: Record, host: HostConfig, mounts: tuple[Mount, ...], *, log_driver: str, runtime: str
+    ) -> None:
+        """Put ``host``, which has been checked, in the place of all that a container, which does not run, was given.
+
+        The caller holds its lock.  Raises Conflict when somebody is attached and the log would go elsewhere.
+        """
+        log = (log_driver, host.log_options, runtime)
+        if record.monitor is not None and log != (record.log_driver, record.host.log_options, record.runtime):
+            raise Conflict(f"container {record.name} is attached to: its log driver cannot change now")
+        text = forms.dump_settings(record.config, host, mounts, log_driver=log_driver, runtime=runtime)
+
+        async def keep() -> None:
+            await self._store.containers.update_settings(record.id, text)
+            record.host, record.mounts, record.log_driver, record.runtime = host, mounts, log_driver, runtime
+
+        await uninterrupted(keep())
 
     async def finish(self, record: Record) -> None:
         """Recovery's part: an update was under way."""

@@ -10,9 +10,9 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import IO
 
+from dockerd_py.config import Config
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
 from dockerd_py.engine.events import EventLog
@@ -35,9 +35,10 @@ _CHUNK = 1 << 18
 
 class Upkeep:
     def __init__(
-        self, root: Path, store: Store, containers: Containers, images: Images, contents: Contents, events: EventLog
+        self, config: Config, store: Store, containers: Containers, images: Images, contents: Contents, events: EventLog
     ) -> None:
-        self._root = root
+        self._root = config.root
+        self._unpack_limit = config.unpack_limit
         self._store = store
         self._containers = containers
         self._images = images
@@ -100,9 +101,13 @@ class Upkeep:
         target = posixpath.normpath("/" + path)
         if target in ("/", "//"):
             raise BadParameter("Bad parameter: path must name a file")
+        size = 0
         with tempfile.TemporaryFile(dir=self._root) as spool:
             async with aclosing(self._images.fetch(url, progress)) as content:
                 async for piece in content:
+                    size += len(piece)
+                    if self._unpack_limit and size > self._unpack_limit:
+                        raise BadParameter(f"{url} holds more than the {self._unpack_limit} bytes of --unpack-limit")
                     await asyncio.to_thread(spool.write, piece)
             # Made only to be committed: what runs in it does not matter.
             config = ContainerConfig(image=image.id, cmd=("echo", "insert", url, path))

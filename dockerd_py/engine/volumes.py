@@ -182,6 +182,20 @@ class Volumes:
             self._events.publish("volume", "unmount", name, attributes)
         await self._store.volume_mounts.release(container_id)
 
+    def has(self, record: Record, name: str) -> bool:
+        """Whether a container has a volume, be it mounted at the moment or not."""
+        return record.id in self._store.volumes.users(name)
+
+    def unnamed_of(self, record: Record) -> Sequence[str]:
+        """The volumes without a name that go with a container, those that a start's settings have covered, too."""
+        mounted = {mount.name: mount for mount in record.mounts if mount.type == VOLUME}
+        found = [name for name, mount in mounted.items() if mount.anonymous]
+        return found + [
+            row.name
+            for row in self._store.volumes.all()
+            if row.name not in mounted and ANONYMOUS_LABEL in row.labels and self.has(record, row.name)
+        ]
+
     @asynccontextmanager
     async def held(self, record: Record) -> AsyncIterator[None]:
         """The container's volumes are mounted, whether it runs or not.  Raises StoreError."""

@@ -89,7 +89,13 @@ class Execs:
             streams = Streams(open_stdin=message["stdin"], wanted=message["streams"])
         session = Session(self._loop, streams, Nowhere(), stdin_once=True, patient=True)
         try:
-            gate = Gate(message["argv"], streams.child_fds(), log=message["log"], groups=message["groups"])
+            gate = Gate(
+                message["argv"],
+                streams.child_fds(),
+                log=message["log"],
+                groups=message["groups"],
+                directory=message.get("directory", ""),
+            )
         except OSError:
             session.abandon()
             raise

@@ -2,6 +2,10 @@
 
 A connection brings one message ``{"op": "monitor", "version": 1, "config": {...}}`` and becomes the control
 connection of the monitor that is forked for it.  The fork server keeps nothing about its children: they outlive it.
+
+``{"op": "renew", "code": ...}`` comes from each daemon that starts.  After an upgrade the code (`stamp.of_code`) is not
+the one that runs here: the fork server then becomes the new program, in the same process, so that its monitors stay its
+children and its service stays active.  The answer is ``{"renewed": false}``, or the end of the connection.
 """
 
 from __future__ import annotations
@@ -12,10 +16,12 @@ import select
 import signal
 import socket
 import sys
+from typing import NoReturn
 
-from dockerd_py.monitor import PROTOCOL_VERSION, supervisor, wire
+from dockerd_py.monitor import PROTOCOL_VERSION, stamp, supervisor, wire
 
 REQUEST_TIMEOUT = 5.0
+CODE = stamp.of_code()
 
 
 def serve(path: str, *, lifeline: int | None = None) -> None:
@@ -47,6 +53,11 @@ def _answer(listener: socket.socket, connection: socket.socket, lifeline: int | 
         wire.close_all(fds)
         if message is None:
             return
+        if message.get("op") == "renew":
+            if message["code"] == CODE:
+                wire.send(connection, {"renewed": False})
+                return
+            _become_new(lifeline)
         if message.get("op") != "monitor" or message.get("version") != PROTOCOL_VERSION:
             wire.send(connection, {"error": f"this fork server speaks version {PROTOCOL_VERSION} only"})
             return
@@ -73,6 +84,14 @@ def _answer(listener: socket.socket, connection: socket.socket, lifeline: int | 
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _become_new(lifeline: int | None) -> NoReturn:
+    """Run the program that is installed now.  Its socket takes the place of ours; who comes in between tries again."""
+    print("pydockerd-monitor: going on as the program that was installed meanwhile", file=sys.stderr, flush=True)
+    if lifeline is not None:
+        os.set_inheritable(lifeline, True)
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def _notify_ready() -> None:

@@ -22,18 +22,26 @@ MNT_DETACH = 2
 
 class Gate:
     def __init__(
-        self, argv: list[str], stdio: tuple[int, int, int], *, log: str, hide: str = "", groups: Sequence[str] = ()
+        self,
+        argv: list[str],
+        stdio: tuple[int, int, int],
+        *,
+        log: str,
+        hide: str = "",
+        groups: Sequence[str] = (),
+        directory: str = "",
     ) -> None:
         """Fork the child.  It writes to ``log`` when it cannot become ``argv``.
 
         hide: a mount that the program must not see, or "".
         groups: the ``cgroup.procs`` of the control groups that it joins when the gate is open (cgroups(7)).
+        directory: where it begins, so that a path in ``argv`` can be short enough for a socket; "" for where we are.
         """
         waits, opens = os.pipe2(os.O_CLOEXEC)
         self.pid = os.fork()
         if self.pid == 0:
             os.close(opens)
-            _wait_and_become(argv, waits, stdio, log, hide, groups)
+            _wait_and_become(argv, waits, stdio, log, hide, groups, directory)
         os.close(waits)
         self._opens: int | None = opens
 
@@ -54,7 +62,13 @@ class Gate:
 
 
 def _wait_and_become(
-    argv: list[str], gate: int, stdio: tuple[int, int, int], log: str, hide: str, groups: Sequence[str]
+    argv: list[str],
+    gate: int,
+    stdio: tuple[int, int, int],
+    log: str,
+    hide: str,
+    groups: Sequence[str],
+    directory: str,
 ) -> NoReturn:
     what = argv[0]
     try:
@@ -72,6 +86,9 @@ def _wait_and_become(
             for what in groups:
                 with open(what, "w", encoding="ascii") as file:
                     file.write("0")  # whoever writes
+            what = directory or argv[0]
+            if directory:
+                os.chdir(directory)
             what = argv[0]
             if hide:
                 _hide_mount(hide)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dockerd_py.errors import PydockerdError, RuntimeFailed
-from dockerd_py.monitor import PROTOCOL_VERSION, wire
+from dockerd_py.monitor import PROTOCOL_VERSION, stamp, wire
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.monitor.supervisor import Config
 
@@ -181,6 +181,23 @@ class ForkServer:
             monitor.close()
             raise
         return monitor
+
+    def renew(self) -> bool:
+        """Let a fork server of another version become ours.  True when it does: it is back in a moment.
+
+        Blocks for a moment.  Raises OSError when nobody is there.
+        """
+        with wire.connect(self.path) as sock:
+            sock.settimeout(REPLY_SECONDS)
+            wire.send(sock, {"op": "renew", "code": stamp.of_code()})
+            try:
+                message, fds = wire.receive(sock)
+            except ConnectionResetError:
+                return True
+            wire.close_all(fds)
+        if message is not None and "error" in message:
+            log.warning("the fork server is of an older version and stays so: %s", message["error"])
+        return message is None
 
     def is_alive(self) -> bool:
         try:

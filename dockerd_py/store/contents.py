@@ -72,13 +72,17 @@ async def copy_in(
     *,
     no_overwrite: bool = False,
     owner: tuple[int, int] | None = None,
+    limit: int = 0,
 ) -> None:
     """Unpack a tar, plain or compressed, into a directory.
 
     no_overwrite: refuse to put a directory in a file's place, or the other way round.  owner: of all that is made.
+    limit: bytes that the tar may have, uncompressed; 0 for no limit.
     Raises NotFound (its text is the path), BadParameter, BadArchive, Denied (read-only), StoreError.
     """
-    arguments = {**_root_arguments(root, path), "action": "put", "no_overwrite": no_overwrite, "owner": owner}
+    arguments = {
+        **_root_arguments(root, path), "action": "put", "no_overwrite": no_overwrite, "owner": owner, "limit": limit,
+    }  # fmt: skip
     await answer("copying", arguments, source)
 
 

@@ -6,6 +6,7 @@ log of changes would write beside it.  The caller holds the root (``lock.held``)
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -14,10 +15,13 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 from dockerd_py.errors import StoreError
 from dockerd_py.store import fsck_volumes, mounts
+from dockerd_py.store.archive.outgoing import pack
+from dockerd_py.store.archive.skeleton import SKELETON
 from dockerd_py.store.containers import READY
 from dockerd_py.store.drivers.base import TRASH, Driver
 from dockerd_py.store.drivers.choose import DRIVERS, PROBE_PREFIX
@@ -31,8 +35,10 @@ Report = Callable[[str], None]
 _STATES = {"intended": "half made", "creating": "half made", "removing": "half removed"}
 
 
-def check(root: Path, database: str, report: Report) -> set[str]:
+def check(root: Path, database: str, report: Report, *, deep: bool = False) -> set[str]:
     """Report what is wrong below ``root``, whose rows are in the file named ``database``.
+
+    deep: each layer is read, and its digest compared with that of the archive that it came in.
 
     Returns the ids of all containers, for whoever looks further.  Raises StoreError when it cannot be looked at.
     """
@@ -49,7 +55,9 @@ def check(root: Path, database: str, report: Report) -> set[str]:
                 if name in DRIVERS:
                     driver = used.get(name) or DRIVERS[name](root / name)
                     _check_images(connection, driver, report)
-                    _check_layers(connection, driver, report)
+                    sound = _check_layers(connection, driver, report)
+                    if deep:
+                        asyncio.run(_check_contents(sound, driver, report))
                     owners |= _check_containers(connection, driver, report)
                 else:
                     report(f"the database has rows of the storage driver {name!r}, which this version does not have")
@@ -135,7 +143,9 @@ def _check_images(connection: sqlite3.Connection, driver: Driver, report: Report
             report(f"{what}: layer {missing} is not there")
 
 
-def _check_layers(connection: sqlite3.Connection, driver: Driver, report: Report) -> None:
+def _check_layers(connection: sqlite3.Connection, driver: Driver, report: Report) -> dict[str, str]:
+    """Returns those whose files are there: cache id -> diff id."""
+    sound: dict[str, str] = {}
     chains = _chains(connection, driver)
     needed = {
         chain
@@ -152,12 +162,28 @@ def _check_layers(connection: sqlite3.Connection, driver: Driver, report: Report
             continue
         if not driver.target(row["cache_id"]).is_dir():
             report(f"{what}: its directory is not there")
+        elif not (driver.directory(row["cache_id"]) / SKELETON).is_file():
+            report(f"{what}: what was kept of its archive is not there, so it cannot be saved")
+        else:
+            sound[row["cache_id"]] = row["diff_id"]
         if chain_id(row["parent_chain"], row["diff_id"]) != row["chain_id"]:
             report(f"{what}: its chain id is not that of its diff id")
         if row["parent_chain"] is not None and row["parent_chain"] not in chains:
             report(f"{what}: layer {row['parent_chain']} below it is not there")
         if row["chain_id"] not in needed:
             report(f"{what}: no image, layer or container needs it")
+    return sound
+
+
+async def _check_contents(layers: dict[str, str], driver: Driver, report: Report) -> None:
+    for cache_id, diff_id in layers.items():
+        try:
+            async with aclosing(pack(driver.target(cache_id), driver.directory(cache_id), diff_id)) as pieces:
+                async for _ in pieces:
+                    pass
+        except StoreError as error:
+            _, _, reason = str(error).partition(": ")
+            report(f"layer {cache_id} ({driver.name}): {reason}")
 
 
 def _check_containers(connection: sqlite3.Connection, driver: Driver, report: Report) -> set[Path]:

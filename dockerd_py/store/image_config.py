@@ -1,7 +1,7 @@
 """Building an image's configuration: the JSON whose sha256 is the image's id.
 
-The form is OCI's image configuration with Docker's additions (``config.Healthcheck`` and the like are carried, not
-understood, here).  The same values always give the same bytes: keys sorted, no spaces.
+The form is OCI's image configuration with Docker's additions.  The same values always give the same bytes: keys sorted,
+no spaces.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from dockerd_py.errors import BadParameter
+from dockerd_py.flags import parse_duration
 
 # uname(2)'s machine: Go's names for architecture and variant.
 _ARCHITECTURES = {
@@ -235,6 +236,56 @@ def _on_build(config: dict[str, Any], rest: str) -> None:
     config.setdefault("OnBuild", []).append(rest)
 
 
+def _healthcheck(config: dict[str, Any], rest: str) -> None:
+    options: dict[str, int] = {}
+    while match := re.match(r"--([a-z-]+)=(\S*)\s*", rest):
+        key = _HEALTH_OPTIONS.get(match[1])
+        if key is None:
+            raise BadParameter(f"Unknown flag: {match[1]}")
+        options[key] = _retries(match[2]) if key == "Retries" else _health_duration(key, match[2])
+        rest = rest[match.end() :]
+    words = rest.split(maxsplit=1)
+    kind = words[0].upper() if words else ""
+    if kind == "NONE":
+        if len(words) > 1 or options:
+            raise BadParameter("HEALTHCHECK NONE takes no arguments")
+        config["Healthcheck"] = {"Test": ["NONE"]}
+        return
+    if kind != "CMD":
+        raise BadParameter(f"Unknown type {kind!r} in HEALTHCHECK (try CMD)")
+    if len(words) < 2:
+        raise BadParameter("Missing command after HEALTHCHECK CMD")
+    strings = _json_strings(words[1])
+    if strings == []:
+        raise BadParameter("Missing command after HEALTHCHECK CMD")
+    test = ["CMD-SHELL", words[1]] if strings is None else ["CMD", *strings]
+    config["Healthcheck"] = {"Test": test, **{key: value for key, value in options.items() if value}}
+
+
+def _retries(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise BadParameter(f"--retries of HEALTHCHECK is a number, not {text!r}")
+    return int(text)
+
+
+def _health_duration(key: str, text: str) -> int:
+    try:
+        nanoseconds = parse_duration(text)
+    except ValueError as error:
+        raise BadParameter(f"{key} of HEALTHCHECK {text!r}: {error}") from None
+    if nanoseconds and nanoseconds < 1_000_000:
+        raise BadParameter(f"{key} of HEALTHCHECK cannot be less than 1ms")
+    return nanoseconds
+
+
+_HEALTH_OPTIONS = {
+    "interval": "Interval",
+    "timeout": "Timeout",
+    "start-period": "StartPeriod",
+    "start-interval": "StartInterval",
+    "retries": "Retries",
+}
+
 _INSTRUCTIONS = {
     "CMD": _cmd,
     "ENTRYPOINT": _entrypoint,
@@ -246,6 +297,7 @@ _INSTRUCTIONS = {
     "VOLUME": _volume,
     "STOPSIGNAL": _stop_signal,
     "ONBUILD": _on_build,
+    "HEALTHCHECK": _healthcheck,
 }
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from dockerd_py.errors import BadParameter, Conflict, NoSuchImage
 from dockerd_py.store import image_config, layer_ids, reference
 from dockerd_py.store.archive.header import EMPTY_DIFF_ID
+from dockerd_py.store.budget import Budget
 from dockerd_py.store.db import Database
 from dockerd_py.store.graph import Graph
 from dockerd_py.store.holds import check_ready
@@ -57,12 +58,13 @@ class NewImage:
 class ImageStore:
     """The images of one driver.  ``load`` has to run before anything else."""
 
-    def __init__(self, db: Database, layers: LayerStore, driver: str) -> None:
+    def __init__(self, db: Database, layers: LayerStore, driver: str, unpack_limit: int = 0) -> None:
         self._db = db
         self._layers = layers
         self._driver = driver
         self.index = ImageIndex(layers, driver)
         self.graph = Graph(self.index, layers)
+        self._unpack_limit = unpack_limit  # bytes that an import may have, uncompressed; 0: no limit
         self._changing = asyncio.Lock()
 
     async def load(self) -> None:
@@ -125,7 +127,8 @@ class ImageStore:
                 self._point(connection, name, image.id)
             return image
 
-        async with self._layers.unpacked(source, progress=progress) as layer:
+        budget = Budget.of(self._unpack_limit)
+        async with self._layers.unpacked(source, progress=progress, budget=budget) as layer:
             return await uninterrupted(self._adopt(layer, record, name))
 
     async def derive(

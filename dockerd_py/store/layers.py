@@ -26,6 +26,7 @@ from dockerd_py.store import mounts
 from dockerd_py.store.archive import outgoing, skeleton
 from dockerd_py.store.archive.client import Unpacked, unpack
 from dockerd_py.store.below import Marks
+from dockerd_py.store.budget import Budget
 from dockerd_py.store.db import Database
 from dockerd_py.store.drivers.base import Driver, Whiteouts, new_cache_id
 from dockerd_py.store.files import store_errors
@@ -92,19 +93,22 @@ class LayerStore:
         *,
         parent: str | None = None,
         progress: Callable[[int], None] | None = None,
+        budget: Budget | None = None,
     ) -> AsyncIterator[Layer]:
         """Unpack a tar as a layer on the chain ``parent``, for the length of the block: to be kept, the layer has to
         be passed to ``adopt`` inside it.  Its bytes are on the disk when the block begins.
 
-        Raises BadArchive, StoreError, BadParameter (too many layers), and whatever ``source`` raises; nothing is
-        left then.
+        ``budget`` pays for it; without one there is no limit.  Raises BadArchive, StoreError, BadParameter (too many
+        layers), and whatever ``source`` raises; nothing is left then.
         """
         self.check_room_on(parent)
         parents = self._cache_ids(parent)
         cache_id = new_cache_id()
         self._unadopted.add(cache_id)
         try:
-            result = await self._unpack(source, cache_id, parent, parents, progress)
+            result = await self._unpack(source, cache_id, parent, parents, progress, budget.limit if budget else 0)
+            if budget:
+                budget.spend(result.taken)
             with store_errors("cannot write the layer to the disk"):
                 await asyncio.to_thread(mounts.sync_filesystem, self._driver.home)
             yield Layer(cache_id, chain_id(parent, result.diff_id), result.diff_id, parent, result.size)
@@ -337,6 +341,7 @@ class LayerStore:
         parent: str | None,
         parents: tuple[str, ...],
         progress: Callable[[int], None] | None,
+        limit: int,
     ) -> Unpacked:
         """Record and make a layer's directory while the helper that unpacks into it gets ready."""
         made = asyncio.Event()
@@ -353,6 +358,7 @@ class LayerStore:
                 self._driver.whiteouts,
                 progress,
                 keep=self._driver.directory(cache_id),
+                limit=limit,
             )
         )
         try:

@@ -71,13 +71,14 @@ async def read(archive: Spooled) -> list[Wanted]:
 def check(config: Any, name: str) -> dict[str, Any]:
     """An image's configuration whose parts have the types that everybody relies on.  Raises BadArchive."""
     _need(isinstance(config, dict), f"{name} is no image's configuration")
-    for key in ("architecture", "author", "comment", "created", "os", "variant", "docker_version", "parent"):
+    for key in _TEXTS:
         _need(isinstance(config.get(key, ""), str | None), f"{key} in {name} is no text")
-    inner = config.get("config")
-    _need(inner is None or isinstance(inner, dict), f"config in {name} is no object")
-    for key, kind in _CONFIG_TYPES.items():
-        value = (inner or {}).get(key)
-        _need(value is None or _is(value, kind), f"config.{key} in {name} is of the wrong type")
+    for part in ("config", "container_config"):
+        inner = config.get(part)
+        _need(inner is None or isinstance(inner, dict), f"{part} in {name} is no object")
+        for key, kind in _CONFIG_TYPES.items():
+            value = (inner or {}).get(key)
+            _need(value is None or _is(value, kind), f"{part}.{key} in {name} is of the wrong type")
     history = config.get("history")
     _need(history is None or _is(history, "objects"), f"history in {name} is no list")
     for step in history or ():
@@ -257,6 +258,9 @@ def _need(condition: object, otherwise: str) -> None:
         raise BadArchive(f"cannot load the archive: {otherwise}")
 
 
+_TEXTS = (
+    "architecture", "author", "comment", "created", "os", "variant", "docker_version", "parent", "container", "id",
+)  # fmt: skip
 _CONFIG_TYPES = {
     "Cmd": "texts", "Entrypoint": "texts", "Env": "texts", "OnBuild": "texts", "Shell": "texts",
     "Labels": "object of texts", "ExposedPorts": "object", "Volumes": "object", "Healthcheck": "object",

@@ -51,13 +51,13 @@ class VolumesOfContainer:
 class Store:
     """Made by ``Store.open``; ended by ``close``."""
 
-    def __init__(self, root: Path, lock_fd: int, db: Database, driver: Driver) -> None:
+    def __init__(self, root: Path, lock_fd: int, db: Database, driver: Driver, unpack_limit: int) -> None:
         self.root = root
         self.db = db
         self.driver = driver
         self.layers = LayerStore(db, driver)
-        self.images = ImageStore(db, self.layers, driver.name)
-        self.loader = Loader(self.layers, self.images, root / TEMPORARY)
+        self.images = ImageStore(db, self.layers, driver.name, unpack_limit)
+        self.loader = Loader(self.layers, self.images, root / TEMPORARY, unpack_limit)
         self.saver = Saver(self.layers, self.images)
         self.containers = ContainerTable(db, driver.name)
         self.volumes = VolumeStore(db, root)
@@ -65,9 +65,9 @@ class Store:
         self._lock_fd = lock_fd
 
     @classmethod
-    async def open(cls, root: Path, driver: str = "") -> Store:
+    async def open(cls, root: Path, driver: str = "", unpack_limit: int = 0) -> Store:
         """Open or make the store in ``root`` with the storage driver named ``driver`` ("": the one used before,
-        or the best that works).
+        or the best that works).  ``unpack_limit``: bytes that one archive may have, uncompressed; 0 for no limit.
 
         The daemon has to change its working directory to ``working_directory`` afterwards, and call ``recover``.
         Raises ConfigError (in use by another daemon, driver unknown or unusable) and StoreError.
@@ -82,7 +82,7 @@ class Store:
             with store_errors(f"cannot prepare {chosen.home}"):
                 await asyncio.to_thread(chosen.prepare)
             await db.run(lambda connection: _remember_driver(connection, chosen.name))
-            store = cls(root, lock_fd, db, chosen)
+            store = cls(root, lock_fd, db, chosen, unpack_limit)
             await store.layers.load()
             await store.images.load()
             undo.pop_all()

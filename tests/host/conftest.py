@@ -95,8 +95,7 @@ def pydocker(api: Api) -> Cli:
 def busybox_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root filesystem with busybox in it, as a tar."""
     path = tmp_path_factory.mktemp("images") / "busybox.tar"
-    with path.open("wb") as out:
-        subprocess.run([SCRIPTS / "mkimage-busybox"], stdout=out, check=True)
+    subprocess.run([SCRIPTS / "mkimage", "busybox", "--output", path], check=True)
     return path
 
 

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from hosttools import SOCKET, Api, Cli, main_pid, run, systemctl, unit_property, wait_until
+from hosttools import SOCKET, Api, Cli, journal, main_pid, run, systemctl, unit_property, wait_until
 
 DEB = Path("/opt/pydockerd-testhost/pydockerd.deb")
 STATE = Path("/var/lib/pydockerd")
@@ -155,6 +155,30 @@ def test_an_upgrade_leaves_containers_and_their_monitors_alone(docker: Cli, busy
     assert main_pid("pydockerd-monitor.service") == monitors
     assert main_pid() not in (0, daemon)
     assert docker.out("inspect", "-f", "{{.State.Running}} {{.State.Pid}}", container) == f"true {pid}"
+
+
+@pytest.mark.last
+def test_after_an_upgrade_the_fork_server_goes_on_as_the_new_program(docker: Cli, busybox: str) -> None:
+    code = Path("/usr/lib/python3/dist-packages/dockerd_py/monitor/lines.py")
+    container = docker.out("run", "-d", busybox, "sleep", "600")
+    pid = docker.out("inspect", "-f", "{{.State.Pid}}", container)
+    fork_server = main_pid("pydockerd-monitor.service")
+    before = code.read_bytes()
+    try:
+        code.write_bytes(before + b"\n# another version\n")
+        systemctl("restart", "pydockerd")
+        wait_until(lambda: Api().get("/_ping").status == 200, 10, "the daemon answers")
+        assert main_pid("pydockerd-monitor.service") == fork_server
+        assert any("installed meanwhile" in line for line in journal("-u", "pydockerd-monitor", "-n", "50"))
+        new = docker.out("run", "-d", busybox, "echo", "of the new version")
+        assert docker.out("wait", new) == "0"
+        run("journalctl", "--sync")
+        assert journal("-u", f"container-{new}") == ["of the new version"]
+    finally:
+        code.write_bytes(before)
+        systemctl("restart", "pydockerd")
+    assert docker.out("inspect", "-f", "{{.State.Running}} {{.State.Pid}}", container) == f"true {pid}"
+    docker("rm", "-f", container)
 
 
 @pytest.mark.last

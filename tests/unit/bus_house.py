@@ -29,7 +29,7 @@ CONTAINER = "org.pydockerd1.Container"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 OBJECT_MANAGER = "org.freedesktop.DBus.ObjectManager"
 
-MKIMAGE = Path(__file__).parents[2] / "contrib" / "mkimage-busybox"
+MKIMAGE = Path(__file__).parents[2] / "contrib" / "mkimage"
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class House:
         self.engine = self.inside(Engine.open(Config(
             root=self.directory / "root", exec_root=self.directory / "run", storage_driver="vfs", pidfile=None
         )))  # fmt: skip
-        archive = subprocess.run([MKIMAGE], stdout=subprocess.PIPE, check=True).stdout
+        archive = subprocess.run([MKIMAGE, "busybox"], stdout=subprocess.PIPE, check=True).stdout
         self.inside(self.engine.images.import_(_once(archive), repo="busybox", tag="latest"))
         self.service = BusService(self.bus.address)
         self.inside(self.service.start(self.engine))

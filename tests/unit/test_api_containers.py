@@ -90,8 +90,8 @@ def test_the_list_is_filtered_and_shows_names(daemon: Daemon) -> None:
     assert names("all=true&before=old1") == ["/new1"]
     assert names("since=old1") == ["/web1"]
     assert names(status=["exited"]) == ["/old1"]
-    assert names(exited={"3": True}, status={"running": False}) == ["/old1"]
-    assert names(exited=["4"]) == []
+    assert names("all=1", exited={"3": True}, status={"running": False}) == ["/old1"]
+    assert names("all=1", exited=["4"]) == names(exited=["3"]) == []
     assert names("all=1", name=["^/?o"]) == ["/old1"]
     assert names("all=1", ancestor=["busybox"], id=[identity[:20]]) == ["/new1"]
     assert names("all=1", ancestor=["nothing"]) == []
@@ -120,7 +120,9 @@ def test_a_container_whose_image_has_another_name_now_shows_the_images_id(daemon
     [
         ('{"nonsense":["x"]}', "invalid filter 'nonsense'"),
         ('{"status":["nonsense"]}', "invalid filter 'status=nonsense'"),
-        ('{"publish":["80"]}', "the filter 'publish' is not supported by this version"),
+        ('{"publish":["80/ip"]}', "invalid filter 'publish=80/ip'"),
+        ('{"expose":["90-80"]}', "invalid filter 'expose=90-80'"),
+        ('{"isolation":["hyperv"]}', "the filter 'isolation' is not supported by this version"),
         ('{"exited":["x"]}', "invalid filter 'exited=x'"),
         ('{"name":["("]}', "invalid filter 'name=('"),
         ('{"name":5}', "invalid filter 'name': its values must be a list of strings"),
@@ -147,7 +149,7 @@ def test_the_first_year_knows_no_304(daemon: Daemon) -> None:
     container = daemon.run_detached("sh", "-c", TRAP, name="early")
     until(lambda: daemon.logs(container) == b"up\n")
     reply = daemon.post("/containers/early/start", version="1.9")
-    assert (reply.status, reply.data[:35]) == (500, b"Cannot start container early: conta")
+    assert (reply.status, reply.data[:43]) == (500, b"Cannot start container early: The container")
     assert daemon.post("/containers/early/stop", version="1.9").status == 204
     assert daemon.post("/containers/early/stop", version="1.9").status == 204
 
@@ -184,8 +186,6 @@ def test_settings_in_start_belong_to_old_versions_only(daemon: Daemon) -> None:
     path = f"/containers/{container}/start"
     reply = daemon.post(path, {"Binds": ["/a:/b"]}, version="1.24")
     assert (reply.status, b"non-empty request body" in reply.data) == (400, True)
-    reply = daemon.post(path, {"Binds": ["/a:/b"]}, version="1.9")
-    assert (reply.status, reply.data.endswith(b"give them to create\n")) == (400, True)
     empty = {"Binds": None, "LxcConf": [], "Privileged": False, "PortBindings": {}, "Links": None}
     assert daemon.post(path, empty, version="1.9").status == 204
 

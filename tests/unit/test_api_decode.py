@@ -109,7 +109,6 @@ def test_a_setting_without_effect_is_refused_by_its_name(settings_: dict[str, An
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ({"Healthcheck": {"Test": ["CMD", "x"]}}, "Healthcheck"),
         ({"MacAddress": "02:42:ac:11:00:02"}, "MacAddress"),
         ({"HostConfig": {"links": ["a:b"]}}, "HostConfig.Links"),
         ({"hostconfig": {"LINKS": ["a:b"]}}, "HostConfig.Links"),

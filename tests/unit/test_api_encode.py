@@ -6,12 +6,14 @@ import json
 import struct
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from values import IMAGE_ID, make_container, make_image
 
-from dockerd_py.api import encode
+from dockerd_py.api import encode, encode_state, ports
 from dockerd_py.api.logframes import encoder
+from dockerd_py.api.ports import Port
 from dockerd_py.api.times import SECOND, duration, parse_time, rfc3339
 from dockerd_py.engine.isolation import Namespaces, Security
 from dockerd_py.engine.model import (
@@ -79,12 +81,12 @@ def test_times_are_printed_as_go_prints_them() -> None:
 @pytest.mark.parametrize(
     ("state", "today", "first_year"),
     [
-        (State(), "Created", "Created"),
+        (State(), "Created", "Exit 0"),
         (State(Status.RUNNING, started_at=-3), "Up 3 seconds", "Up 3 seconds"),
-        (State(Status.PAUSED, started_at=-3), "Up 3 seconds (Paused)", "Up 3 seconds (Paused)"),
+        (State(Status.PAUSED, started_at=-3), "Up 3 seconds (Paused)", "Up 3 seconds"),
         (State(Status.EXITED, exit_code=2, finished_at=-120), "Exited (2) 2 minutes ago", "Exit 2"),
-        (State(Status.REMOVING), "Removal In Progress", "Removal In Progress"),
-        (State(Status.DEAD), "Dead", "Dead"),
+        (State(Status.REMOVING), "Removal In Progress", "Exit 0"),
+        (State(Status.DEAD), "Dead", "Exit 0"),
     ],
 )
 def test_the_status_says_what_it_does_and_since_when(state: State, today: str, first_year: str) -> None:
@@ -93,8 +95,8 @@ def test_the_status_says_what_it_does_and_since_when(state: State, today: str, f
         state = replace(state, started_at=now + state.started_at * SECOND)
     if state.finished_at:
         state = replace(state, finished_at=now + state.finished_at * SECOND)
-    assert encode.status_text(state, NOW) == today
-    assert encode.status_text(state, (1, 9)) == first_year
+    assert encode_state.status_text(state, NOW) == today
+    assert encode_state.status_text(state, (1, 9)) == first_year
 
 
 def test_the_command_quotes_arguments_with_blanks_since_the_first_year() -> None:
@@ -215,3 +217,55 @@ def test_a_line_has_its_time_once_and_with_nine_digits() -> None:
     )
     framed = encoder(framed=True, timestamps=True, details=b" ")(LINES[:1])
     assert framed == frame(STDOUT, b"2023-11-14T22:13:20.000000001Z  one\n")
+
+
+# The first year's ports
+
+PORTS = [
+    Port(53, "udp"), Port(80, "tcp", "0.0.0.0", 49153), Port(80, "tcp", "::", 49154), Port(81, "udp", "10.0.0.1", 5)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [(1, 0), (1, 4)])
+def test_ports_were_a_text_and_a_mapping(version: tuple[int, int]) -> None:
+    assert ports.first_year_list(PORTS, version) == (
+        "53/udp, 0.0.0.0:49153->80/tcp, :::49154->80/tcp, 10.0.0.1:5->81/udp"
+    )
+    shown = ports.first_year_settings(PORTS, version)
+    assert shown["PortMapping"] == {"Tcp": {"80": "49154"}, "Udp": {"81": "5"}}
+    assert ports.first_year_list([], version) == ""
+
+
+@pytest.mark.parametrize("version", [(1, 5), (1, 10)])
+def test_ports_became_a_list_and_bindings(version: tuple[int, int]) -> None:
+    assert ports.first_year_list(PORTS, version) == [
+        {"PublicPort": 53, "Type": "udp"},
+        {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 49153, "Type": "tcp"},
+        {"IP": "::", "PrivatePort": 80, "PublicPort": 49154, "Type": "tcp"},
+        {"IP": "10.0.0.1", "PrivatePort": 81, "PublicPort": 5, "Type": "udp"},
+    ]
+    assert ports.first_year_settings(PORTS, version) == {
+        "Ports": {
+            "53/udp": None,
+            "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}, {"HostIp": "::", "HostPort": "49154"}],
+            "81/udp": [{"HostIp": "10.0.0.1", "HostPort": "5"}],
+        },
+        "PortMapping": None,
+    }
+    assert ports.first_year_list([], version) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [Port(80), Port(81, "udp")]),
+        ({"state": State(Status.EXITED)}, []),
+        ({"host": HostConfig(network_mode="host")}, []),
+        ({"config": ContainerConfig(exposed_ports=("80/tcp",), network_disabled=True)}, []),
+    ],
+)
+def test_ports_are_those_of_a_running_container_with_a_network(changes: dict[str, Any], expected: list[Port]) -> None:
+    container = make_container(
+        state=State(Status.RUNNING), config=ContainerConfig(exposed_ports=("81/udp", "80/tcp"))
+    )
+    assert ports.ports_of(replace(container, **changes)) == expected

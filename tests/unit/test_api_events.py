@@ -97,7 +97,7 @@ def test_events_end_at_until_and_filters_choose(daemon: Daemon) -> None:
 
 def test_events_with_an_until_to_come_end_then(daemon: Daemon) -> None:
     begun = time.time()
-    reply = daemon.get(f"/events?until={begun + 0.3:.9f}")
+    reply = daemon.get(f"/events?since={begun:.9f}&until={begun + 0.3:.9f}")
     assert (reply.status, reply.data) == (200, b"")
     assert time.time() - begun > 0.25
 

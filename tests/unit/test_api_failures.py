@@ -56,7 +56,7 @@ def test_an_unforeseen_failure_is_a_500_whose_id_is_in_the_log(
             assert match is not None
             assert match[1] in caplog.text
             assert repr(failure).partition("(")[0] + ": " in caplog.text
-            old = await asyncio.to_thread(wire.ask, path, "POST", "/v1.9/containers/create", body)
+            old = await asyncio.to_thread(wire.ask, path, "POST", "/v1.11/containers/create", body)
             assert (old.status, old.headers["Content-Type"]) == (500, "text/plain")
             assert old.data.startswith(b"internal error ")
             ping = await asyncio.to_thread(wire.ask, path, "GET", "/_ping")

@@ -42,7 +42,8 @@ def test_an_empty_pidfile_means_none() -> None:
 
 def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
     text = "debug: true\nhost: [unix:///a]\ngraph: /g\npidfile: ''\nstorage-driver: vfs\ngroup: wheel\nexec-root: /e\n"
-    one = from_file(tmp_path, text + "log-driver: json-file\nstart-timeout: 5\nruntime: /usr/bin/crun\n")
+    more = "log-driver: json-file\nstart-timeout: 5\nruntime: /usr/bin/crun\napi-enable-cors: true\nunpack-limit: 20g\n"
+    one = from_file(tmp_path, text + more)
     assert one == Config(
         hosts=("unix:///a",),
         group="wheel",
@@ -54,12 +55,25 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
         log_driver="json-file",
         start_timeout=5,
         runtime="/usr/bin/crun",
+        api_enable_cors=True,
+        unpack_limit=20 << 30,
         debug=True,
     )
 
 
+@pytest.mark.parametrize(("value", "size"), [("0", 0), ("5000", 5000), ("'1.5g'", 3 << 29), ("64m", 64 << 20)])
+def test_a_size_is_a_number_or_has_a_unit(tmp_path: Path, value: str, size: int) -> None:
+    assert from_file(tmp_path, f"unpack-limit: {value}\n").unpack_limit == size
+    assert load(f"--unpack-limit={value.strip(chr(39))}").unpack_limit == size
+
+
 def test_a_flag_wins_over_the_file(tmp_path: Path) -> None:
     assert from_file(tmp_path, "graph: /file\n", "-g", "/flag").root == Path("/flag")
+
+
+@pytest.mark.parametrize(("given", "allowed"), [((), False), (("--api-enable-cors",), True)])
+def test_other_origins_are_allowed_only_if_somebody_says_so(given: tuple[str, ...], allowed: bool) -> None:
+    assert load(*given).api_enable_cors is allowed
 
 
 @pytest.mark.parametrize(("given", "restart"), [((), None), (("-r",), True), (("-r=false",), False)])
@@ -68,7 +82,7 @@ def test_whether_containers_come_back_is_said_or_left_open(given: tuple[str, ...
 
 
 @pytest.mark.parametrize("flag", ["-b=x", "--bip=1", "--dns=1", "--iptables", "--ip-forward", "--ip=1", "--icc",
-                                  "--mtu=1", "--api-enable-cors"])  # fmt: skip
+                                  "--mtu=1"])  # fmt: skip
 def test_a_setting_of_the_first_year_without_its_part_is_refused_by_name(flag: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=flag.partition("=")[0]):
         load(flag)
@@ -87,6 +101,9 @@ def test_and_so_is_its_key(key: str, tmp_path: Path) -> None:
         ("debug: maybe\n", "debug must be true or false"),
         ("graph: 5\n", "graph must be a text"),
         ("start-timeout: soon\n", "start-timeout must be a whole number"),
+        ("unpack-limit: -1\n", "unpack-limit must be a number of bytes"),
+        ("unpack-limit: plenty\n", "unpack-limit must be a number of bytes"),
+        ("unpack-limit: true\n", "unpack-limit must be a number of bytes"),
         ("host: [1]\n", "host must be a text or a list of texts"),
         ("- a\n", "must hold keys and values"),
         ("a: [\n", "cannot be read"),

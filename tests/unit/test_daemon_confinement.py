@@ -65,7 +65,8 @@ def test_a_process_of_the_host_can_be_neither_seen_nor_traced_nor_signalled(daem
             found = try_in(daemon, "trace_stranger", "signal_stranger", target=stranger.pid)
         finally:
             stranger.kill()
-    assert found == {"trace_stranger": "ESRCH", "signal_stranger": "ESRCH"}
+    # An older distribution's profile keeps ptrace from everybody.
+    assert found in ({"trace_stranger": error, "signal_stranger": "ESRCH"} for error in ("ESRCH", "EPERM"))
 
 
 def test_a_process_of_the_host_cannot_be_traced_though_it_is_seen(daemon: Daemon) -> None:

@@ -74,8 +74,8 @@ class House:
         (self.root / "containers" / self.container["vfs"]).mkdir()
         (self.root / "spool" / f"{self.container['vfs']}.json").write_text("{}")
 
-    def fsck(self) -> subprocess.CompletedProcess[str]:
-        return fsck("-g", self.root, "--exec-root", self.exec_root)
+    def fsck(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return fsck(*more, "-g", self.root, "--exec-root", self.exec_root)
 
     def sql(self, statement: str, *values: object) -> None:
         connection = sqlite3.connect(self.root / "pydockerd.db")
@@ -136,6 +136,10 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
     "a mount of nothing": (
         lambda h: mounts.mount("tmpfs", h.root / "overlay" / h.layer["overlay"] / "diff/etc", "tmpfs"),
         ["{root}/overlay/{layer_overlay}/diff/etc: a mount that belongs to no container"],
+    ),
+    "what was kept of a layer's archive": (
+        lambda h: (h.root / "overlay" / h.layer["overlay"] / "skeleton").unlink(),
+        ["layer {layer_overlay} (overlay): what was kept of its archive is not there, so it cannot be saved"],
     ),
     "a dangling tag": (
         lambda h: h.sql("UPDATE tags SET image_id = 'feed' WHERE driver = 'vfs'"),
@@ -225,6 +229,26 @@ def test_each_thing_that_is_wrong_is_one_line_and_stays_as_it_is(house: House, n
     assert (pictured(house.root), pictured(house.exec_root)) == before
 
 
+def test_contents_that_are_not_what_came_in_are_found_by_a_deep_look_alone(house: House) -> None:
+    before = pictured(house.root)
+    done = house.fsck("--deep")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert pictured(house.root) == before
+    motd = house.root / "overlay" / house.layer["overlay"] / "diff/etc/motd"
+    info = motd.stat()
+    motd.write_bytes(b"hullo\n")
+    os.utime(motd, ns=(info.st_atime_ns, info.st_mtime_ns))
+    (house.root / "vfs" / house.layer["vfs"] / "fs/etc/motd").unlink()
+    assert house.fsck().returncode == 0
+    done = house.fsck("--deep")
+    changed, gone = done.stdout.splitlines()
+    assert changed.startswith(f"layer {house.layer['overlay']} (overlay): its contents are not what came in (sha256:")
+    assert changed.endswith("etc/motd changed since")
+    expected = "etc/motd, which came with it, cannot be read: No such file or directory"
+    assert gone == f"layer {house.layer['vfs']} (vfs): {expected}"
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_an_image_removed_by_force_under_a_container_is_in_order(house: House) -> None:
     async def steps() -> None:
         async with opened(house.root, "vfs") as store:
@@ -291,5 +315,5 @@ def test_a_directory_without_anything_of_a_daemons_is_in_order(tmp_path: Path) -
 def test_its_help_names_its_options() -> None:
     done = fsck("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("pydockerd fsck", "--graph", "--exec-root", "--config"))
+    assert all(name in done.stdout for name in ("pydockerd fsck", "--deep", "--graph", "--exec-root", "--config"))
     assert "--debug" not in done.stdout

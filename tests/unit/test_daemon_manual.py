@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_py import config
+from dockerd_py.daemon import fsck
 
 TOP = Path(__file__).parents[2]
 PAGE = (TOP / "docs/man/pydockerd.8").read_text().replace("\\-", "-")
@@ -22,7 +23,7 @@ def test_each_flag_is_in_the_man_page(flag: config.Flag) -> None:
 
 
 def test_the_man_page_names_no_other_flag() -> None:
-    known = {name for flag in config.FLAGS for name in flag.names}
+    known = {name for flag in (*config.FLAGS, *fsck.FLAGS) for name in flag.names}
     assert set(re.findall(r"\\fB(--?[a-z][a-z-]*)\\fR", PAGE)) <= known
 
 

@@ -24,6 +24,7 @@ from bus_house import (
 from daemons import until
 from dbus_next.signature import Variant
 
+from dockerd_py.engine.health_model import Healthcheck
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 
 # Containers
@@ -52,6 +53,43 @@ def test_the_properties_of_a_running_container_are_true(house: House) -> None:
         assert values["Labels"] == {"a": "b"}
         assert before <= values["Created"] <= values["StartedAt"] <= time.time() * 1e6
         assert values["FinishedAt"] == 0
+
+    house.play(scenario)
+
+
+def test_a_container_is_paused_goes_on_and_gets_another_name(house: House) -> None:
+    async def scenario(client: Client) -> None:
+        path = await client.run("sleep", "60", Name=Variant("s", "first"), RestartPolicy=Variant("(su)", ["always", 0]))
+        await client.container(path, "Pause")
+        assert await client.get(path, "State") == "paused"
+        assert (await refused(client.container(path, "Pause"))).name == "Conflict"
+        await client.container(path, "Unpause")
+        assert await client.get(path, "State") == "running"
+        await client.container(path, "Rename", "s", "second")
+        assert await client.get(path, "Name") == "second"
+        assert await client.get(path, "RestartPolicy") == ["always", 0]
+        assert await client.get(path, "RestartCount") == 0
+        assert await client.get(path, "Health") == ""
+
+    house.play(scenario)
+
+
+def test_a_change_of_health_is_told(house: House) -> None:
+    check = Healthcheck(("CMD", "true"), interval=200_000_000)
+    config = ContainerConfig(image="busybox", cmd=("sleep", "60"), healthcheck=check)
+    created = house.inside(house.engine.containers.create(config, HostConfig(network_mode="none")))
+    path = f"{ROOT}/container/{created.id}"
+
+    async def scenario(client: Client) -> None:
+        await client.listen()
+        await client.container(path, "Start")
+        told: list[str] = []
+        while "healthy" not in told:
+            await asyncio.sleep(0.01)
+            changes = [body[1] for place, name, body in client.signals if (place, name) == (path, "PropertiesChanged")]
+            told = [changed["Health"].value for changed in changes if "Health" in changed]
+        assert told == ["starting", "healthy"]
+        assert await client.get(path, "Health") == "healthy"
 
     house.play(scenario)
 
@@ -266,7 +304,7 @@ def test_a_reader_that_never_reads_holds_nobody_up_and_ends_with_its_caller(hous
 
 def test_an_image_is_imported_listed_used_and_removed(house: House, tmp_path: Path) -> None:
     archive = tmp_path / "image.tar"
-    archive.write_bytes(subprocess.run([MKIMAGE], stdout=subprocess.PIPE, check=True).stdout)
+    archive.write_bytes(subprocess.run([MKIMAGE, "busybox"], stdout=subprocess.PIPE, check=True).stdout)
 
     async def scenario(client: Client) -> None:
         with archive.open("rb") as file:
@@ -283,7 +321,7 @@ def test_an_image_is_imported_listed_used_and_removed(house: House, tmp_path: Pa
     house.play(scenario)
 
 
-def test_an_image_that_is_no_archive_isrefused(house: House) -> None:
+def test_an_image_that_is_no_archive_is_refused(house: House) -> None:
     async def scenario(client: Client) -> None:
         reading, writing = os.pipe()
         os.write(writing, b"this is no tar" * 100)

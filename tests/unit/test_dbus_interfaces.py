@@ -97,6 +97,9 @@ def test_the_published_names_stay() -> None:
         "Stop": ("a{sv}", ""),
         "Restart": ("a{sv}", ""),
         "Kill": ("s", ""),
+        "Pause": ("", ""),
+        "Unpause": ("", ""),
+        "Rename": ("s", ""),
         "Wait": ("", "i"),
         "Remove": ("a{sv}", ""),
         "Logs": ("a{sv}", "h"),
@@ -105,6 +108,7 @@ def test_the_published_names_stay() -> None:
         "Id": "s", "Name": "s", "Image": "s", "ImageId": "s", "State": "s", "ExitCode": "i", "OomKilled": "b",
         "Error": "s", "Pid": "u", "Scope": "s", "ControlGroup": "s", "Created": "t", "StartedAt": "t",
         "FinishedAt": "t", "Command": "as", "Labels": "a{ss}", "LogDriver": "s", "Tty": "b", "AutoRemove": "b",
+        "Health": "s", "RestartPolicy": "(su)", "RestartCount": "u",
     }  # fmt: skip
 
 

@@ -149,11 +149,13 @@ def test_a_monitor_of_an_older_version_is_named_as_the_reason(tmp_path: Path) ->
     async def scene(engine: Engine, container: str) -> None:
         record = engine.containers.record(container)
         own, record.monitor = record.monitor, Monitor(ours)
-        with pytest.raises(NotSupported, match="was started by an older version"):
-            await engine.execs.run(container, command("true"), timeout=30)
-        await engine.execs.adopt(record, record.monitor)
-        record.monitor.close()
-        record.monitor = own
+        try:
+            with pytest.raises(NotSupported, match="was started by an older version"):
+                await engine.execs.run(container, command("true"), timeout=30)
+            await engine.execs.adopt(record, record.monitor)
+        finally:
+            record.monitor.close()
+            record.monitor = own
 
     thread = threading.Thread(target=old_monitor)
     thread.start()

@@ -18,7 +18,7 @@ import pytest
 from bundles import make_rootfs, monitor_config
 from daemons import until
 
-from dockerd_py.monitor import spool, wire
+from dockerd_py.monitor import spool, stamp, wire
 from dockerd_py.monitor.clients import FOLLOW, FRAME
 
 ID = "ab" * 32
@@ -327,3 +327,44 @@ def test_unknown_requests_are_refused_by_name(talk) -> None:
     one = talk("true")
     assert "levitate" in one.ask("levitate")["error"]
     assert "not running" in one.ask("kill", signal=9)["error"]
+
+
+def test_a_fork_server_becomes_the_program_that_an_upgrade_has_brought(tmp_path: Path) -> None:
+    package = tmp_path / "old" / "dockerd_py"
+    shutil.copytree(Path(wire.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / "fork.sock"
+    process = subprocess.Popen([sys.executable, "-I", "-S", str(package / "monitor/__main__.py"), str(path)])
+    try:
+        until(path.exists)
+
+        def renew(code: str) -> wire.Message | None:
+            with wire.connect(str(path)) as sock:
+                sock.settimeout(10)
+                wire.send(sock, {"op": "renew", "code": code})
+                with contextlib.suppress(ConnectionResetError):
+                    return wire.receive(sock)[0]
+                return None
+
+        old = stamp.of_code()
+        assert renew(old) == {"renewed": False}
+        with (package / "monitor/lines.py").open("a") as file:
+            file.write("\n# a later version\n")
+        assert renew("another") is None
+        until(lambda: _answers(path))
+        assert process.poll() is None  # the same process: its monitors are still its children
+        with wire.connect(str(path)) as sock:
+            sock.settimeout(10)
+            wire.send(sock, {"op": "renew", "code": old})
+            with contextlib.suppress(ConnectionResetError):
+                assert wire.receive(sock)[0] is None  # it is no longer that one
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(path: Path) -> bool:
+    try:
+        wire.connect(str(path)).close()
+    except OSError:
+        return False
+    return True

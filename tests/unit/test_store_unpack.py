@@ -52,7 +52,7 @@ def refused(data: bytes, target: Path, match: str) -> None:
 
 def test_the_answer_names_the_diff_id_the_size_and_the_number_of_entries(target: Path) -> None:
     result = extract(SMALL, target)
-    assert result == Unpacked("sha256:" + hashlib.sha256(SMALL).hexdigest(), 6, 2)
+    assert result == Unpacked("sha256:" + hashlib.sha256(SMALL).hexdigest(), 6, 2, len(SMALL))
     assert (target / "etc/motd").read_bytes() == b"hello\n"
 
 

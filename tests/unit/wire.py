@@ -99,6 +99,16 @@ def read_answer(connection: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
+def objects(data: bytes) -> list[Any]:
+    """JSON values one behind the other, with white space between them or without."""
+    decoder, text, found, at = json.JSONDecoder(), data.decode().strip(), [], 0
+    while at < len(text):
+        value, at = decoder.raw_decode(text, at)
+        found.append(value)
+        at += len(text[at:]) - len(text[at:].lstrip())
+    return found
+
+
 def frames(data: bytes) -> list[tuple[int, bytes]]:
     """Docker's stdcopy frames."""
     found, at = [], 0

@@ -19,9 +19,10 @@ from typing import Any
 
 from dockerd_py.confined import mkdirs_in_root, open_in_root, stat_in_root
 from dockerd_py.errors import BadArchive, BadParameter, Denied, NotFound
-from dockerd_py.store.archive.entries import Entry, entries, show
+from dockerd_py.store.archive.allowance import Allowance
+from dockerd_py.store.archive.entries import Entry, entries
 from dockerd_py.store.archive.extract import write_contents
-from dockerd_py.store.archive.program import CLIENT, begin, own_mounts, run, walk_deep
+from dockerd_py.store.archive.program import CLIENT, begin, own_mounts, run, show, walk_deep
 from dockerd_py.store.archive.stream import RawInput, TarStream, open_decompressed
 from dockerd_py.store.archive.treetar import KEPT_XATTRS, TreeWriter
 
@@ -41,7 +42,7 @@ def main(arguments: dict[str, Any]) -> None:
 
     "stat" answers with the path's stat; "get" with that and a tar of it (``follow``: of what a link leads to); "put"
     unpacks standard input (``no_overwrite``: a directory never takes the place of a file, nor the other way round;
-    ``owner``: [uid, gid] of all of it, or null).
+    ``owner``: [uid, gid] of all of it, or null; ``limit``: bytes that it may have, uncompressed, 0 for no limit).
     """
 
     def work() -> None:
@@ -53,7 +54,7 @@ def main(arguments: dict[str, Any]) -> None:
             _bind(root, source, target, read_only)
         path = arguments["path"]
         if arguments["action"] == "put":
-            _put(root, path, arguments["no_overwrite"], arguments["owner"])
+            _put(root, path, arguments["no_overwrite"], arguments["owner"], arguments["limit"])
         else:
             _get(root, path, follow=arguments["follow"], with_tar=arguments["action"] == "get")
 
@@ -152,7 +153,7 @@ def _get(root: int, path: str, *, follow: bool, with_tar: bool) -> None:
 # Into the container
 
 
-def _put(root: int, path: str, no_overwrite: bool, owner: list[int] | None) -> None:
+def _put(root: int, path: str, no_overwrite: bool, owner: list[int] | None, limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     os.umask(0)
     place = resolve(root, path)
@@ -165,7 +166,8 @@ def _put(root: int, path: str, no_overwrite: bool, owner: list[int] | None) -> N
             raise BadParameter("extraction point is not a directory")
         if os.statvfs(_FD % fd).f_flag & os.ST_RDONLY:
             raise Denied(f"{path}: mounted volume is marked read-only")
-    stream = TarStream(open_decompressed(RawInput(0)))
+        allowance = Allowance(limit, os.open(_FD % fd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    stream = TarStream(open_decompressed(RawInput(0)), allowance=allowance)
     Unpacker(root, place, no_overwrite=no_overwrite, owner=owner).unpack(stream)
     stream.finish()
     begin({})

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, cast
 
 from dockerd_py.errors import BadArchive
+from dockerd_py.store.archive.program import show
 from dockerd_py.store.archive.stream import TarStream
 
 if TYPE_CHECKING:
     from typing import IO
 
-MAX_GLOBAL_HEADERS = 1000
+MAX_GLOBAL_HEADERS = 100
+MAX_GLOBAL_SIZE = 1 << 20
+MAX_ENTRIES = 10_000_000
 MAX_ID = 2**32 - 2
 _MAX_TIME = 2**33
 
@@ -28,7 +31,6 @@ _ShortBlock: type[tarfile.HeaderError] = tarfile.TruncatedHeaderError  # type: i
 
 _PAX_XATTR = "SCHILY.xattr."
 _DECIMAL = re.compile(r"(-?)(\d+)(?:\.(\d*))?")
-_SHOWN = 200
 
 
 class Entry(tarfile.TarInfo):
@@ -116,28 +118,33 @@ def entries(stream: TarStream) -> Iterator[Entry]:
     """
     try:
         reader = _Reader(stream)
+        count = 0
         # One that holds no entry is at its end by now, and not every Python's `next` bears to be called then.
         while not reader.complete and (entry := reader.next()) is not None:
             # tarfile keeps every entry that it has seen.
             reader.members.clear()
-            if len(reader.pax_headers) > MAX_GLOBAL_HEADERS:
-                raise BadArchive("the archive has too many global headers")
+            count += 1
+            if count > MAX_ENTRIES:
+                raise BadArchive(f"the archive has more than {MAX_ENTRIES} entries")
+            if reader.pax_headers:
+                _check_global(reader.pax_headers)
             assert isinstance(entry, Entry)
             _check(entry)
             yield entry
+            stream.next_entry()
         if not reader.complete:
             raise BadArchive("the archive is truncated: it ends without an end-of-archive block")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, IndexError) as error:  # tarfile takes a header that breaks off for whole
         raise BadArchive(f"the archive is damaged: {error}") from None
     except RecursionError:
         raise BadArchive("the archive is damaged: too many headers for one entry") from None
 
 
-def show(name: str) -> str:
-    """A name for a message: printable, whatever bytes are in it, and not too long."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+def _check_global(headers: Mapping[str, str]) -> None:
+    """Every entry gets a copy of them."""
+    size = sum(len(key) + len(value) for key, value in headers.items())
+    if len(headers) > MAX_GLOBAL_HEADERS or size > MAX_GLOBAL_SIZE:
+        raise BadArchive("the archive has too many global headers")
 
 
 def _check(entry: Entry) -> None:

@@ -15,7 +15,8 @@ import stat
 from collections.abc import Callable
 
 from dockerd_py.errors import BadArchive
-from dockerd_py.store.archive.entries import Entry, entries, show
+from dockerd_py.store.archive.entries import Entry, entries
+from dockerd_py.store.archive.program import show
 from dockerd_py.store.archive.skeleton import SkeletonWriter
 from dockerd_py.store.archive.stream import TarStream
 
@@ -58,6 +59,7 @@ class Extractor:
         self._apply = whiteouts == APPLY
         self._aufs = whiteouts == AUFS
         self._brought: set[str] = set()  # with APPLY alone
+        self._cleaned: set[str] = set()  # directories that hold nothing else any more
         self._directories: set[str] = set()  # known to be directories, on paths without symbolic links
         self._times: dict[str, tuple[int, int]] = {}  # directory: (inode, mtime), set when all else is written
         self._links_aside = False  # whether the archive has brought pseudo-links of aufs's
@@ -347,6 +349,9 @@ class Extractor:
 
     def _delete_old(self, directory: str) -> None:
         """Delete what is in ``directory`` and did not come with this archive."""
+        if directory in self._cleaned:
+            return
+        self._cleaned.add(directory)
         with os.scandir(directory or ".") as found:
             names = [entry.name for entry in found]
         for name in names:

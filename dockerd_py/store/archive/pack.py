@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dockerd_py.errors import StoreError
-from dockerd_py.store.archive.program import begin, change_root, run
+from dockerd_py.store.archive.program import begin, change_root, run, show
 from dockerd_py.store.archive.skeleton import SKELETON, Contents, Raw, SkeletonReader, read_segments
 
 _MANY = 5
@@ -51,7 +51,7 @@ def _pack(target: str, keep: str, diff_id: str) -> None:
 
 
 def _write_file(record: Contents, out: _Output, finished: int, suspects: list[str]) -> None:
-    shown = _shown(record)
+    shown = show(record.path)
     try:
         fd = os.open(record.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -72,11 +72,7 @@ def _copy(pieces: Iterable[bytes], record: Contents, out: _Output) -> None:
         for piece in pieces:
             out.write(piece)
     except EOFError:
-        raise StoreError(f"{_shown(record)} is shorter than when it came in") from None
-
-
-def _shown(record: Contents) -> str:
-    return record.path.decode("utf-8", "backslashreplace")
+        raise StoreError(f"{show(record.path)} is shorter than when it came in") from None
 
 
 class _Output:

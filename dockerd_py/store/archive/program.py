@@ -24,7 +24,8 @@ _CLONE_NEWNS = 0x00020000
 _MS_REC, _MS_PRIVATE = 0x4000, 1 << 18
 _BUFFER = 1 << 18
 _DEPTH = 20_000
-_MAX_TEXT = 8 << 10  # far less than a pipe holds, as nobody reads it before the helper has ended
+_MAX_TEXT = 4000  # characters, of up to 12 bytes as JSON; a pipe takes 64 KiB before the daemon reads it
+_MAX_SHOWN = 200
 
 
 class Blame(NamedTuple):
@@ -65,7 +66,7 @@ def run(work: Callable[[], None], blame: Blame = NOBODY) -> None:
         code = 1  # nobody listens any more
     except BaseException as error:  # noqa: BLE001 - the daemon logs it
         kind, text = _explain(error, blame)
-        answer = {"error": text[-_MAX_TEXT:], "kind": kind}
+        answer = {"error": text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "...", "kind": kind}
         if _begun:
             with contextlib.suppress(BrokenPipeError):
                 os.write(2, json.dumps(answer).encode() + b"\n")
@@ -82,6 +83,14 @@ def change_root(directory: str) -> None:
     os.chdir(directory)
     os.chroot(".")
     os.chdir("/")
+
+
+def show(name: str | bytes) -> str:
+    """A name for a message: printable, whatever bytes are in it, and not too long."""
+    raw = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+    text = raw.decode("utf-8", "backslashreplace")
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
 def walk_deep() -> None:
@@ -105,7 +114,7 @@ def _explain(error: BaseException, blame: Blame) -> tuple[str, str]:
     if isinstance(error, PydockerdError):
         return type(error).__name__, str(error)
     if isinstance(error, OSError):
-        where = f"{_shown(error.filename)}: " if isinstance(error.filename, (str, bytes)) and error.filename else ""
+        where = f"{show(error.filename)}: " if isinstance(error.filename, (str, bytes)) and error.filename else ""
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return "StoreError", f"{where}no space left on the disk; free some and try again"
         return blame.kind if error.errno in blame.numbers else "StoreError", f"{where}{error.strerror or error}"
@@ -126,7 +135,3 @@ def _places(error: BaseException) -> list[str]:
         found.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
     return found[::-1]
-
-
-def _shown(name: str | bytes) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -12,8 +12,9 @@ import resource
 from typing import Any
 
 from dockerd_py.errors import BadArchive
+from dockerd_py.store.archive.allowance import Allowance
 from dockerd_py.store.archive.entries import Entry, entries
-from dockerd_py.store.archive.program import begin, change_root, run
+from dockerd_py.store.archive.program import ARCHIVE, begin, change_root, run
 from dockerd_py.store.archive.stream import RawInput, TarStream, open_decompressed
 
 INDEX = "index"
@@ -24,16 +25,17 @@ _MAX_NAMES = 8 << 20  # bytes of all names together
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """``directory``, and ``limit``: the most bytes that may be written there."""
-    run(lambda: _spool(arguments["directory"], arguments["limit"]))
+    """``directory``, ``room`` (the most bytes that may be written there) and ``limit`` (the most that the archive may
+    have, uncompressed; 0: no limit)."""
+    run(lambda: _spool(**arguments), ARCHIVE)
 
 
-def _spool(directory: str, limit: int) -> None:
+def _spool(directory: str, room: int, limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     os.umask(0o077)
     source = open_decompressed(RawInput(0))
     change_root(directory)
-    stream = TarStream(source)
+    stream = TarStream(source, None, Allowance(limit, "."))
     files: dict[str, int] = {}
     links: dict[str, str] = {}
     count = names = written = 0
@@ -49,8 +51,8 @@ def _spool(directory: str, limit: int) -> None:
         links.pop(name, None)
         if entry.isreg() and entry.sparse is None:
             written += entry.size
-            if written > limit:
-                raise BadArchive(f"its files take more than the {limit} bytes that are free for them")
+            if written > room:
+                raise BadArchive(f"its files take more than the {room} bytes that are free for them")
             _write(str(count), entry, stream)
             files[name] = count
         elif entry.islnk():
@@ -64,7 +66,7 @@ def _spool(directory: str, limit: int) -> None:
     stream.finish()
     with open(INDEX, "w", encoding="utf-8", errors="surrogateescape") as file:
         json.dump({"files": files, "links": links}, file, ensure_ascii=True)
-    begin({"entries": count, "size": written})
+    begin({"taken": stream.tell()})
 
 
 def normal(name: str, entry: Entry, *, climbs: bool = False) -> str:

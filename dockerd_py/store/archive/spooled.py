@@ -8,18 +8,22 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from dockerd_py.errors import BadArchive
 from dockerd_py.store.archive import helper, spool
+from dockerd_py.store.archive.program import show
 from dockerd_py.store.files import make_directory, store_errors
 
 _MAX_JSON = 4 << 20
 _MAX_ALL_JSON = 24 << 20
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 50
 _MAX_LINKS = 8
+_SEPARATORS = (b",", b":", b"[", b"{")
 _PIECE = 1 << 20
 _RESERVE = 0.05  # of the file system's free space, which an archive never gets
 
@@ -49,7 +53,7 @@ class Spooled:
         size = path.stat().st_size
         self._read += size
         if size > limit:
-            raise BadArchive(f"{_show(name)} in the archive is longer than {limit} bytes")
+            raise BadArchive(f"{show(name)} in the archive is longer than {limit} bytes")
         if self._read > _MAX_ALL_JSON:
             raise BadArchive(f"the archive's descriptions of its images are longer than {_MAX_ALL_JSON} bytes")
         return await asyncio.to_thread(path.read_bytes)
@@ -68,7 +72,7 @@ class Spooled:
         finally:
             os.close(fd)
         if digest and f"sha256:{hasher.hexdigest()}" != digest:
-            raise BadArchive(f"{_show(name)} in the archive is not what its digest {digest} says")
+            raise BadArchive(f"{show(name)} in the archive is not what its digest {digest} says")
 
     def _find(self, name: str) -> int | None:
         for _ in range(_MAX_LINKS):
@@ -82,16 +86,17 @@ class Spooled:
     def _path(self, name: str) -> Path:
         number = self._find(name)
         if number is None:
-            raise BadArchive(f"the archive has no {_show(name)}, which it speaks of")
+            raise BadArchive(f"the archive has no {show(name)}, which it speaks of")
         return self._directory / str(number)
 
 
 @asynccontextmanager
 async def spooled(
-    source: AsyncIterator[bytes], parent: Path, progress: helper.Progress | None = None
+    source: AsyncIterator[bytes], parent: Path, progress: helper.Progress | None = None, limit: int = 0
 ) -> AsyncIterator[Spooled]:
     """Lay the archive that ``source`` yields, plain or compressed, out below ``parent``; gone after the block.
 
+    ``limit`` is the most bytes that it may have, uncompressed (0: as many as there is room for).
     Raises BadArchive, StoreError and what ``source`` raises.
     """
     directory = parent / f"load-{secrets.token_hex(8)}"
@@ -100,8 +105,8 @@ async def spooled(
             make_directory(parent)
             directory.mkdir(0o700)
             room = os.statvfs(directory)
-        limit = int(room.f_bavail * room.f_frsize * (1 - _RESERVE))
-        arguments = {"directory": os.fspath(directory), "limit": limit}
+        free = int(room.f_bavail * room.f_frsize * (1 - _RESERVE))
+        arguments = {"directory": os.fspath(directory), "room": free, "limit": limit}
         await helper.answer("spool", arguments, source, doing="cannot load the archive", progress=progress)
         text = await asyncio.to_thread((directory / spool.INDEX).read_text)
         yield Spooled(directory, json.loads(text))
@@ -110,11 +115,40 @@ async def spooled(
 
 
 def parse(data: bytes, name: str) -> Any:
-    """JSON of a stranger's.  Raises BadArchive."""
+    """JSON of a stranger's, if it is small and flat enough for whoever handles it.  Raises BadArchive."""
+    if sum(map(data.count, _SEPARATORS)) > _MAX_VALUES:
+        raise BadArchive(f"{show(name)} in the archive has too many values")
     try:
-        return json.loads(data)
+        # Decoded here: for bytes, json.loads guesses at UTF-16 and UTF-32, too, and takes surrogates.
+        value = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise BadArchive(f"{_show(name)} in the archive is no JSON") from None
+        raise BadArchive(f"{show(name)} in the archive is no JSON") from None
+    escapes = b"\\u" in data
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        if escapes and not all(map(_is_text, level)):
+            raise BadArchive(f"{show(name)} in the archive holds text that is not Unicode, or zero bytes")
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return value
+    raise BadArchive(f"{show(name)} in the archive is nested too deeply")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return value if isinstance(value, list) else ()
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a text, if it is one, can be written out again and given to a program."""
+    if not isinstance(value, str):
+        return True
+    return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _read(fd: int, update: Callable[[bytes], None] | None) -> bytes:
@@ -122,7 +156,3 @@ def _read(fd: int, update: Callable[[bytes], None] | None) -> bytes:
     if update is not None:
         update(piece)
     return piece
-
-
-def _show(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")[:200]

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import IO, Protocol, cast
 
 from dockerd_py.errors import BadArchive
+from dockerd_py.store.archive.allowance import Allowance
 
 CHUNK = 256 * 1024
 _QUEUED = 32
@@ -27,6 +28,13 @@ _LZMA_MEMORY = 256 << 20
 
 MAX_HEADER = 1 << 20
 """The largest extended header that is taken (the limit that Go's tar reader has, too)."""
+
+MAX_HEADERS = 8 << 20
+"""All that may be said of one entry: its headers, long names and its map of holes."""
+
+# What the libraries say to a dictionary or window beyond these.
+_MEMLIMIT = "Memory usage limit"
+_ZSTD_WINDOW = "requires too much memory"
 
 _MAGIC_LENGTH = 10
 
@@ -84,11 +92,19 @@ def open_decompressed(raw: RawInput) -> Readable:
 class TarStream:
     """What ``tarfile`` needs of a file, for one that only goes forward.
 
-    ``record`` gets all that is read or skipped, in order, but not what ``copy`` passes on.
+    ``record`` gets all that is read or skipped, in order, but not what ``copy`` passes on.  ``allowance`` is asked
+    for every byte of it.
     """
 
-    def __init__(self, source: Readable, record: Callable[[memoryview], object] | None = None) -> None:
+    def __init__(
+        self,
+        source: Readable,
+        record: Callable[[memoryview], object] | None = None,
+        allowance: Allowance | None = None,
+    ) -> None:
         self._record = record or _ignore
+        self._allowance = allowance
+        self._headers = 0
         self._queue: queue.Queue[bytes | Exception] = queue.Queue(_QUEUED)
         self._hash = hashlib.sha256()
         self._chunk = memoryview(b"")
@@ -101,6 +117,9 @@ class TarStream:
         """``size`` bytes, fewer only at the end.  For headers: a size beyond MAX_HEADER is refused."""
         if size > MAX_HEADER:
             raise BadArchive(f"the archive has an extended header of {size} bytes; at most {MAX_HEADER} are taken")
+        self._headers += size
+        if self._headers > MAX_HEADERS:
+            raise BadArchive(f"the archive has more than {MAX_HEADERS} bytes of headers for one entry")
         if size <= len(self._chunk):
             taken = self._take(size)
             self._record(taken)
@@ -112,6 +131,10 @@ class TarStream:
             size -= len(part)
             parts.append(bytes(part))
         return b"".join(parts)
+
+    def next_entry(self) -> None:
+        """The headers of another entry are read from here on."""
+        self._headers = 0
 
     def tell(self) -> int:
         return self._position
@@ -155,6 +178,8 @@ class TarStream:
         item = self._queue.get()
         if isinstance(item, Exception):
             raise item
+        if self._allowance is not None:
+            self._allowance.take(len(item))
         self._chunk = memoryview(item)
         self._ended = not item
         return not self._ended
@@ -169,10 +194,12 @@ class TarStream:
             self._queue.put(error)
         except EOFError:
             self._queue.put(BadArchive("the archive is truncated: its compressed data ends too early"))
-        except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError, ValueError) as error:
-            self._queue.put(BadArchive(f"the archive's compressed data is damaged: {error}"))
+        except lzma.LZMAError as error:
+            self._queue.put(_too_much_memory() if _MEMLIMIT in str(error) else _damaged(error))
+        except (zlib.error, OSError, ValueError) as error:
+            self._queue.put(_damaged(error))
         except MemoryError:
-            self._queue.put(BadArchive("the archive needs too much memory to decompress"))
+            self._queue.put(_too_much_memory())
 
 
 class _XzReader:
@@ -221,7 +248,7 @@ class _ZstdReader:
         try:
             return self._reader.read(size)
         except self._error as error:
-            raise BadArchive(f"the archive's compressed data is damaged: {error}") from error
+            raise (_too_much_memory() if _ZSTD_WINDOW in str(error) else _damaged(error)) from error
 
 
 def _open_zstd(file: IO[bytes]) -> Readable:
@@ -237,6 +264,17 @@ def _open_zstd(file: IO[bytes]) -> Readable:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
     reader = decompressor.stream_reader(file, read_size=CHUNK, read_across_frames=True)
     return _ZstdReader(reader, zstandard.ZstdError)
+
+
+def _damaged(error: Exception) -> BadArchive:
+    return BadArchive(f"the archive's compressed data is damaged: {error}")
+
+
+def _too_much_memory() -> BadArchive:
+    return BadArchive(
+        f"the archive needs too much memory to decompress: at most {_LZMA_MEMORY >> 20} MiB with xz and a window of "
+        f"{_ZSTD_MAX_WINDOW >> 20} MiB with zstd are taken"
+    )
 
 
 def _ignore(_part: memoryview) -> None:
