@@ -57,16 +57,7 @@ async def attach(call: Call) -> web.StreamResponse:
     containers = call.engine.containers
     container = containers.get(call.name)
     framed = eras.multiplexes(call.version) and not container.config.tty
-    options = AttachOptions(
-        stdin=call.flag("stdin"),
-        stdout=call.flag("stdout"),
-        stderr=call.flag("stderr"),
-        stream=call.flag("stream"),
-        logs=call.flag("logs"),
-        waits=not (call.flag("logs") and eras.attaches_after_start(call.version)),
-        multiplexed=framed,
-        detach_keys=call.text("detachKeys"),
-    )
+    options = attach_options(call, framed=framed)
     container = await containers.check_attach(container.id, options)
     await call.body()
     if not call.front.holding:
@@ -77,6 +68,20 @@ async def attach(call: Call) -> web.StreamResponse:
     except PydockerdError as error:  # nobody can be answered any more: the end of the connection has to tell
         log.warning("attach to %s: %s", container.name, error)
     return NoAnswer()
+
+
+def attach_options(call: Call, *, framed: bool) -> AttachOptions:
+    """What the query asks for."""
+    return AttachOptions(
+        stdin=call.flag("stdin"),
+        stdout=call.flag("stdout"),
+        stderr=call.flag("stderr"),
+        stream=call.flag("stream"),
+        logs=call.flag("logs"),
+        waits=not (call.flag("logs") and eras.attaches_after_start(call.version)),
+        multiplexed=framed,
+        detach_keys=call.text("detachKeys"),
+    )
 
 
 def stream_head(call: Call, framed: bool) -> bytes:

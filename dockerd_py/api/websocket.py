@@ -13,10 +13,9 @@ import socket
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from dockerd_py.api import eras
 from dockerd_py.api.call import Call
 from dockerd_py.api.routing import Route
-from dockerd_py.engine.model import AttachOptions
+from dockerd_py.api.streams import attach_options
 from dockerd_py.errors import BadParameter, PydockerdError
 
 log = logging.getLogger(__name__)
@@ -28,16 +27,7 @@ MAX_MESSAGE = 4 << 20  # bytes that a client may send in one message
 async def attach(call: Call) -> web.StreamResponse:
     containers = call.engine.containers
     container = containers.get(call.name)
-    options = AttachOptions(
-        stdin=call.flag("stdin"),
-        stdout=call.flag("stdout"),
-        stderr=call.flag("stderr"),
-        stream=call.flag("stream"),
-        logs=call.flag("logs"),
-        waits=not (call.flag("logs") and eras.attaches_after_start(call.version)),
-        multiplexed=False,
-        detach_keys=call.text("detachKeys"),
-    )
+    options = attach_options(call, framed=False)
     await containers.check_attach(container.id, options)
     # Clients of the first year send no subprotocol and read any; those that name some get the first one.
     offered = [name.strip() for name in call.request.headers.get("Sec-WebSocket-Protocol", "").split(",")]

@@ -325,9 +325,7 @@ class Containers:
         timeout: seconds; None: the container's own, else 10; -1: wait for ever.  signal: "": its own stop signal.
         Raises NoSuchContainer, BadParameter for the signal, AlreadyInState, TimedOut.
         """
-        record = self.record(ref)
-        await self._after_start(record)
-        await self._ending.stop(record, timeout, signal)
+        await self._ending.stop(self.record(ref), timeout, signal)
 
     async def restart(self, ref: str, timeout: int | None = None, signal: str = "") -> None:
         """Stop it as `stop` does, if it runs, and start it.  Raises as both do.
@@ -341,15 +339,7 @@ class Containers:
 
         Raises NoSuchContainer, BadParameter, NotRunning.
         """
-        record = self.record(ref)
-        await self._after_start(record)
-        await self._ending.kill(record, signal)
-
-    async def _after_start(self, record: Record) -> None:
-        """Whoever has seen the output of a container may signal to it, though its start is not quite over."""
-        if not record.state.running and record.lock.locked():
-            async with record.lock:
-                pass
+        await self._ending.kill(self.record(ref), signal)
 
     async def wait(self, ref: str, condition: WaitCondition = WaitCondition.NOT_RUNNING) -> WaitResult:
         """Its exit code, once the condition holds.  Raises NoSuchContainer."""

@@ -1,6 +1,7 @@
 """How a container is made to end, and who waits for it.
 
-`stop` and `kill` only send signals, and take no lock: the end is written down by `Lifecycle`, when it comes.
+`stop` and `kill` only send signals and hold no lock, but wait for a start that is under way: the end
+is written down by `Lifecycle`, when it comes.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Ending:
         """
         number = signals.parse(signal or "SIGKILL")
         final = number in (SIGKILL, stop_signal(record))
+        await self._after_start(record)
         if record.state.status is Status.RESTARTING:
             if final:
                 await self._cancel_restart(record)
@@ -101,6 +103,12 @@ class Ending:
         if record.state.running:
             await self._stopped_by_hand(record)
             await self._kill_for_good(record)
+
+    async def _after_start(self, record: Record) -> None:
+        """Whoever has seen the output of a container may signal to it, though its start is not quite over."""
+        if not record.state.active and record.lock.locked():
+            async with record.lock:
+                pass
 
     async def _cancel_restart(self, record: Record) -> None:
         """Somebody stops a container that waits for its policy's restart."""
@@ -146,6 +154,7 @@ class Ending:
 
         number: the signal to ask by; 0: its own stop signal.
         """
+        await self._after_start(record)
         if record.state.status is Status.RESTARTING:
             await self._cancel_restart(record)
             return
