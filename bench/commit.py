@@ -41,6 +41,7 @@ def main() -> None:
 
 async def measure(directory: Path, driver: str, files: int, rounds: int) -> None:
     store = await Store.open(directory / "root", driver)
+    await store.recover()
     os.chdir(store.working_directory)
     try:
         image = await store.images.import_(many_files(files), repo="many")

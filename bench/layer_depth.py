@@ -40,6 +40,7 @@ def main() -> None:
 
 async def measure(directory: Path, driver: str, layers: int, rounds: int) -> None:
     store = await Store.open(directory / "root", driver)
+    await store.recover()
     os.chdir(store.working_directory)
     try:
         chains = {count: await make_chain(store, count) for count in (1, layers)}

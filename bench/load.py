@@ -38,7 +38,7 @@ def main() -> int:
         daemon = Daemon("pydockerd", os.fspath(socket_of(home, "pydockerd")))
         process = started(argv, daemon, home)
         try:
-            image = subprocess.run([TOP / "contrib" / "mkimage-busybox"], stdout=subprocess.PIPE, check=True).stdout
+            image = subprocess.run([TOP / "contrib" / "mkimage", "busybox"], stdout=subprocess.PIPE, check=True).stdout
             (home / "busybox.tar").write_bytes(image)
             with open(home / "busybox.tar", "rb") as body:
                 import_tar(daemon, "busybox", body)

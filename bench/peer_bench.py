@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import hashlib
 import http.client
 import io
 import json
+import random
 import socket
 import statistics
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -241,6 +243,25 @@ class Bench:
 
         self.measure("import_tar", work, 3, warm=False)
 
+    def archives(self) -> None:
+        """An image of ten layers in and out again, each of a hundred files of 32 KiB."""
+        archive = layered_archive(layers=10, files=100, size=32 << 10)
+        headers = {"Content-Type": "application/x-tar"}
+
+        def load(daemon: Daemon) -> float:
+            seconds = timed(lambda: daemon.call("POST", "/images/load", archive, fresh=True, headers=headers))
+            daemon.call("DELETE", "/images/layered:latest?force=1")
+            return seconds
+
+        def save(daemon: Daemon) -> float:
+            daemon.call("POST", "/images/load", archive, fresh=True, headers=headers)
+            seconds = timed(lambda: daemon.call("GET", "/images/layered:latest/get", fresh=True))
+            daemon.call("DELETE", "/images/layered:latest?force=1")
+            return seconds
+
+        self.measure("load_10", load, 5)
+        self.measure("save_10", save, 5)
+
     def lists(self, many: int) -> None:
         def work(daemon: Daemon) -> float:
             made = [daemon.create(self.image, ["true"], NetworkMode="none") for _ in range(many)]
@@ -256,6 +277,39 @@ class Bench:
 def import_tar(daemon: Daemon, name: str, body: IO[bytes]) -> None:
     path = f"/images/create?fromSrc=-&repo={name}&tag=latest"
     daemon.call("POST", path, body, fresh=True, headers={"Content-Type": "application/x-tar"})
+
+
+def layered_archive(*, layers: int, files: int, size: int) -> bytes:
+    """An image ``layered:latest`` as ``docker save`` writes it (image-spec v1.2): each layer has files of its own."""
+    blobs = [_layer(number, files, size) for number in range(layers)]
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": ["true"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(blob).hexdigest()}" for blob in blobs]},
+        "history": [{"created_by": f"layer {number}"} for number in range(layers)],
+    }
+    text = json.dumps(config).encode()
+    name = f"{hashlib.sha256(text).hexdigest()}.json"
+    paths = [f"{number}/layer.tar" for number in range(layers)]
+    manifest = [{"Config": name, "RepoTags": ["layered:latest"], "Layers": paths}]
+    members = [*zip(paths, blobs, strict=True), (name, text), ("manifest.json", json.dumps(manifest).encode())]
+    return _tar(members)
+
+
+def _layer(number: int, files: int, size: int) -> bytes:
+    content = random.Random(number)
+    return _tar((f"layer{number}/file{index}", content.randbytes(size)) for index in range(files))
+
+
+def _tar(members: Iterable[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def main() -> None:
@@ -274,6 +328,7 @@ def main() -> None:
     bench.builds()
     if options.tar:
         bench.imports(options.tar)
+    bench.archives()
     bench.lists(options.many)
 
 

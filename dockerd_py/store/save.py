@@ -7,6 +7,7 @@ once; the first year's names for the layers are symbolic links to them.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Sequence
@@ -48,13 +49,27 @@ class Saver:
             small, layers = await self._plan(chosen)
             for name, data in small.items():
                 yield _file(name, data) if isinstance(data, bytes) else _link(name, data)
-            for layer, size in layers:
+            async with aclosing(self._write(layers)) as written:
+                async for piece in written:
+                    yield piece
+            yield header.END
+
+    async def _write(self, layers: Sequence[tuple[Layer, int]]) -> AsyncGenerator[bytes, None]:
+        """The layers' entries.  While one is read, the helper of the next one gets ready."""
+        upcoming: _Begun | None = None
+        try:
+            for number, (layer, size) in enumerate(layers):
+                current = upcoming or _Begun(self._layers.tar(layer))
+                following = layers[number + 1 : number + 2]
+                upcoming = _Begun(self._layers.tar(following[0][0])) if following else None
                 yield header.header(_blob(layer.diff_id).encode(), size=size)
-                async with aclosing(self._layers.tar(layer)) as pieces:
-                    async for piece in pieces:
+                async with aclosing(current):
+                    async for piece in current:
                         yield piece
                 yield header.padding(size)
-            yield header.END
+        finally:
+            if upcoming is not None:
+                await upcoming.aclose()
 
     async def _plan(self, chosen: Sequence[Named]) -> tuple[dict[str, bytes | str], list[tuple[Layer, int]]]:
         """(small files and links by their names, the layers with their sizes)."""
@@ -105,6 +120,24 @@ class Saver:
         if repositories:
             small["repositories"] = _dump(repositories)
         return small, list(layers.values())
+
+
+class _Begun:
+    """A generator whose first item is being made already."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
+        self._pieces = pieces
+        self._first = asyncio.ensure_future(anext(pieces, b""))
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        yield await asyncio.shield(self._first)
+        async for piece in self._pieces:
+            yield piece
+
+    async def aclose(self) -> None:
+        self._first.cancel()
+        await asyncio.gather(self._first, return_exceptions=True)
+        await self._pieces.aclose()
 
 
 def _first_year(image: StoredImage, chain: Sequence[Layer], ids: Sequence[str]) -> dict[str, bytes | str]:
