@@ -41,6 +41,7 @@ class SyslogWriter:
         self._hostname = settings["hostname"]
         self._stream = urlsplit(self._address).scheme in ("tcp", "unix")
         self._pending: deque[bytes] = deque()
+        self._sent = 0  # bytes of the first of them
         self._socket: socket.socket | None = None
         self._retry_at: float | None = None
 
@@ -56,17 +57,19 @@ class SyslogWriter:
                 self._socket = self._connect()
             while self._pending:
                 assert self._socket is not None
-                count = self._socket.send(self._pending[0], socket.MSG_NOSIGNAL)
-                if self._stream and count < len(self._pending[0]):
-                    self._pending[0] = self._pending[0][count:]
-                    continue
-                self._pending.popleft()
+                record = self._pending[0]
+                try:
+                    self._sent += self._socket.send(record[self._sent :], socket.MSG_NOSIGNAL)
+                except OSError as error:
+                    if error.errno != errno.EMSGSIZE:
+                        raise
+                    self._sent = len(record)  # no datagram of that size will ever pass
+                if not self._stream or self._sent == len(record):
+                    self._pending.popleft()
+                    self._sent = 0
         except BlockingIOError:
             return False
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:  # it will never pass
-                self._pending.popleft()
-                return self.flush()
+        except OSError:
             self._disconnect()
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return False
@@ -122,3 +125,4 @@ class SyslogWriter:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+            self._sent = 0  # the next connection gets it whole

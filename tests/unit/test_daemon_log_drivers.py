@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from daemons import Daemon, until
 
+from dockerd_py.monitor.syslogwriter import SyslogWriter
+
 LINES = 'i=0; while [ $i -lt 3000 ]; do echo "line $i"; i=$((i+1)); done'
 ALL = [f"line {i}" for i in range(3000)]
 
@@ -167,6 +169,35 @@ def test_a_syslog_that_is_away_holds_the_lines_until_it_is_back(daemon: Daemon, 
     assert b"two" in second.received
     daemon.wait(container)
     daemon.delete(f"/containers/{container}")
+
+
+def test_a_record_that_was_cut_by_the_end_of_a_connection_comes_whole_over_the_next(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(tmp_path / "log"))
+    listener.listen()
+    settings = {"address": f"unix://{tmp_path}/log", "format": "", "facility": "daemon", "tag": "t", "hostname": "h"}
+    writer = SyslogWriter(settings)
+    lines = [b"%d" % number + b"x" * 40_000 for number in range(20)]
+    writer.add(1, time.time_ns(), 1, [(line, True) for line in lines])
+    assert not writer.flush()  # more than the socket holds
+    first, _ = listener.accept()
+    first.close()
+    assert not writer.flush()
+    assert writer.retry_at() is not None
+    received = b""
+    deadline = time.monotonic() + 10
+    second: socket.socket | None = None
+    while not writer.flush() or received.count(b"\n") == 0:
+        assert time.monotonic() < deadline
+        if second is None:
+            second, _ = listener.accept()
+        received += second.recv(1 << 20)
+    writer.close()
+    assert second is not None
+    while data := second.recv(1 << 20):
+        received += data
+    assert all(re.match(rb"<30>[^\n]* t\[\d+\]: \d+x{40000}\Z", line) for line in received.splitlines())
+    assert received.splitlines()[-1].endswith(lines[-1])
 
 
 @pytest.mark.parametrize(
