@@ -20,6 +20,7 @@ import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 
 from dockerd_py import subprocesses
@@ -56,6 +57,8 @@ from dockerd_py.units.base import ScopeSpec, Units
 log = logging.getLogger(__name__)
 
 DEFAULT_STOP_SECONDS = 10
+DELETE_ATTEMPTS = 20
+DELETE_PAUSE = 0.05  # seconds
 LOST_EXIT_CODE = 255
 """The exit code of a container whose end nobody saw: its monitor was killed, or the host went down."""
 LOST = "its monitor ended before the container did"
@@ -345,17 +348,20 @@ class Lifecycle:
         self._events.publish("container", "die", record.id, attributes)
 
     async def clean_up(self, record: Record) -> None:
-        """Release what a container holds while it runs."""
+        """Release what a container holds while it runs.  What cannot be released is logged, and keeps nothing else."""
         record.cgroup = ""
-        try:
-            await self._units.remove(record.scope)
-            await self.forget_runtime_state(record.id)
-            await ipc.release_shm(record, self._paths)
-            await self._store.layers.unmount_rw(record.id)
-            await self._volumes.unmount(record.id)
-            await self._remove_run_directory(record.id)
-        except PydockerdError as error:
-            log.error("%s: %s; recovery will try again at the next start", record.id, error)
+        for release in (
+            partial(self._units.remove, record.scope),
+            partial(self.forget_runtime_state, record.id),
+            partial(ipc.release_shm, record, self._paths),
+            partial(self._store.layers.unmount_rw, record.id),
+            partial(self._volumes.unmount, record.id),
+            partial(self._remove_run_directory, record.id),
+        ):
+            try:
+                await release()
+            except PydockerdError as error:
+                log.error("%s: %s; recovery will try again at the next start", record.id, error)
 
     async def _remove_run_directory(self, container_id: str) -> None:
         directory = self._paths.run_directory(container_id)
@@ -366,8 +372,17 @@ class Lifecycle:
 
     async def forget_runtime_state(self, container_id: str) -> None:
         """Take the OCI runtime's own state away, where a killed monitor left it.  Raises ProgramFailed."""
-        if (self._paths.runtime_root / container_id).exists():
-            await subprocesses.run(self._runtimes.of_state(container_id).delete(container_id, force=True))
+        state = self._paths.runtime_root / container_id
+        for attempt in range(DELETE_ATTEMPTS):
+            if not state.exists():
+                return
+            try:
+                await subprocesses.run(self._runtimes.of_state(container_id).delete(container_id, force=True))
+            except subprocesses.ProgramFailed:
+                # The killed monitor's own call of the runtime may live on, and have been at it at the same time.
+                if attempt == DELETE_ATTEMPTS - 1 and state.exists():
+                    raise
+                await asyncio.sleep(DELETE_PAUSE)
 
     async def give_up_restart(self, record: Record, *, stopped_by_hand: bool) -> None:
         """A container that waits for its policy's restart has ended for good.  The caller holds its lock."""

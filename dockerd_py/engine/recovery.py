@@ -188,7 +188,10 @@ class Recovery:
             shutil.rmtree(entry, ignore_errors=True)
         for entry in self._paths.runtime_root.iterdir():
             if entry.name not in known:
-                await self._lifecycle.forget_runtime_state(entry.name)
+                try:
+                    await self._lifecycle.forget_runtime_state(entry.name)
+                except PydockerdError as error:
+                    log.error("%s: %s", entry.name, error)
         for entry in self._paths.containers.iterdir():
             if entry.name not in known:
                 shutil.rmtree(entry, ignore_errors=True)

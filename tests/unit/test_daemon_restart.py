@@ -78,6 +78,20 @@ def test_a_killed_monitor_ends_its_container_and_says_so(own_daemon: Daemon) -> 
     assert "monitor" in own_daemon.inspect(container)["State"]["Error"]
 
 
+def test_what_a_killed_monitor_was_about_to_delete_is_deleted_once_and_nothing_else_stays(own_daemon: Daemon) -> None:
+    """Its own call of the runtime lives on, and is faster than the daemon's, which then fails."""
+    runtime = own_daemon.directory / "crun-beside"
+    runtime.write_text('#!/bin/sh\ncase "$*" in *" delete "*) crun "$@"; exit 1;; esac\nexec crun "$@"\n')
+    runtime.chmod(0o755)
+    own_daemon.stop()
+    own_daemon.start("--runtime", str(runtime))
+    container = own_daemon.run_detached("sleep", "100")
+    os.kill(_parent(own_daemon.inspect(container)["State"]["Pid"]), signal.SIGKILL)
+    assert own_daemon.wait(container) == 255
+    until(lambda: not own_daemon.mounts())
+    until(lambda: not list((own_daemon.run / "containers").iterdir()))
+
+
 def test_a_monitor_killed_while_there_was_no_daemon_is_noticed_later(own_daemon: Daemon) -> None:
     container = own_daemon.run_detached("sleep", "100")
     pid = own_daemon.inspect(container)["State"]["Pid"]

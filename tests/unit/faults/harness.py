@@ -203,7 +203,8 @@ def consistent(daemon: Daemon) -> Picture:
             if is_consistent(found):
                 return found
         time.sleep(0.02)
-    raise AssertionError(f"not at rest: {found}")
+    said = daemon.log.read_text(errors="replace")[-3000:]
+    raise AssertionError(f"not at rest: {found}\n{said}")
 
 
 def ends(daemon: Daemon) -> list[str]:
