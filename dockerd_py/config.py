@@ -1,14 +1,14 @@
 """The daemon's settings: flags and daemon.yaml, read once into one frozen `Config`.
 
-Every default stands here and nowhere else.  A flag wins over the file.  What the first year's daemon knew and this
-version has no part for yet is refused by its name, wherever it is given.
+Every default stands here and nowhere else.  A flag wins over the file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,29 @@ LOG_DRIVERS = ("journald", "json-file", "local", "syslog", "none")
 DEFAULT_EXEC_DRIVER = "native"
 EXEC_DRIVERS = ("native", "lxc")
 DEFAULT_UNPACK_LIMIT = 100 << 30
+DEFAULT_PUBLISH_IP = "0.0.0.0"  # noqa: S104 - published ports are meant to be reached
+FIREWALL_BACKENDS = ("auto", "iptables", "nftables")
+MIN_MTU = 68  # RFC 791
+MAX_MTU = 65535
+
+NETWORK_FLAGS = (
+    Flag(("-b", "--bridge"), help="A bridge to use instead of our own, pydocker0; 'none' for no network at all"),
+    Flag(("--bip",), help="Address and prefix of our bridge, as in 10.9.0.1/16; not with -b"),
+    Flag(("--fixed-cidr",), help="The part of the bridge's subnet that containers get their addresses from"),
+    Flag(("--fixed-cidr-v6",), help="The same of its IPv6 subnet"),
+    Flag(("--ipv6",), "bool", help="Give containers on our bridge IPv6 addresses, too"),
+    Flag(("--default-address-pool",), "list", help="Where new networks lie: base=10.10.0.0/16,size=24 (repeatable)"),
+    Flag(("--mtu",), "int", help="Of bridges and containers' interfaces; 0 for that of the host's default route"),
+    Flag(("--dns",), "list", help="A name server for containers (repeatable)"),
+    Flag(("--dns-search",), "list", help="A domain that containers look names up in (repeatable)"),
+    Flag(("--dns-opt",), "list", help="An option of resolv.conf for containers (repeatable)"),
+    Flag(("--iptables",), "bool", True, help="Let pydockerd set up the firewall; false: it touches nothing there"),
+    Flag(("--firewall-backend",), choices=FIREWALL_BACKENDS, default="auto", help="Which tables to use"),
+    Flag(("--ip-forward",), "bool", True, help="Turn on forwarding in the kernel"),
+    Flag(("--ip-masq",), "bool", True, help="Let what containers send out have the host's address"),
+    Flag(("--icc",), "bool", True, help="Let containers on our bridge reach each other without a link"),
+    Flag(("--ip",), default=DEFAULT_PUBLISH_IP, help="The host's address that ports are published at"),
+)
 
 FLAGS = (
     Flag(("-v", "--version"), "bool", help="Print the version and quit"),
@@ -52,19 +75,8 @@ FLAGS = (
         help="Most bytes of an archive, uncompressed, in import, load and cp (100g); 0 for no limit",
     ),
     Flag(("--config",), default=str(DEFAULT_CONFIG_FILE), help="File with the same settings, as YAML"),
+    *NETWORK_FLAGS,
 )
-
-NOT_YET = (
-    Flag(("-b", "--bridge")),
-    Flag(("--bip",)),
-    Flag(("--dns",), "list"),
-    Flag(("--iptables",), "bool"),
-    Flag(("--ip-forward",), "bool"),
-    Flag(("--ip",)),
-    Flag(("--icc",), "bool"),
-    Flag(("--mtu",), "int"),
-)
-"""The first year's settings whose part of the engine is not there yet."""
 
 ONLY_FLAGS = {"version", "daemon", "config"}
 
@@ -72,6 +84,26 @@ USAGE = (
     "Usage: pydockerd [OPTIONS]\n       pydockerd fsck [OPTIONS]\n\nThe container engine of a systemd host.\n\n"
     + flags.describe(FLAGS)
 )
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    bridge: str = ""  # "": our own; "none"
+    bip: str = ""
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    ipv6: bool = False
+    address_pools: tuple[tuple[str, int], ...] = ()  # ("10.10.0.0/16", 24); (): the private ranges
+    mtu: int = 0
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    iptables: bool = True
+    firewall_backend: str = "auto"
+    ip_forward: bool = True
+    ip_masq: bool = True
+    icc: bool = True
+    ip: str = DEFAULT_PUBLISH_IP
 
 
 @dataclass(frozen=True)
@@ -92,6 +124,7 @@ class Config:
     exec_driver: str = DEFAULT_EXEC_DRIVER  # said in the log, and of no other effect
     unpack_limit: int = DEFAULT_UNPACK_LIMIT  # bytes; 0 for no limit
     debug: bool = False
+    network: NetworkConfig = field(default_factory=NetworkConfig)
 
     @property
     def is_default_instance(self) -> bool:
@@ -102,12 +135,9 @@ class Config:
 def parse(argv: Sequence[str], more: Sequence[Flag] = ()) -> flags.Parsed:
     """Read the command line, with ``more`` flags than the daemon's.  Raises ConfigError, flags.HelpRequested."""
     try:
-        parsed = flags.parse((*FLAGS, *more, *NOT_YET), argv)
+        parsed = flags.parse((*FLAGS, *more), argv)
     except flags.FlagError as error:
         raise ConfigError(str(error)) from error
-    for flag in NOT_YET:
-        if parsed.has(flag.key):
-            raise ConfigError(f"{'/'.join(flag.names)} is not supported by this version: leave it out")
     if parsed.args:
         raise ConfigError(f"unexpected argument {parsed.args[0]!r}: pydockerd takes only flags")
     return parsed
@@ -155,7 +185,71 @@ def load(parsed: flags.Parsed) -> Config:
         exec_driver=str(values["exec-driver"]),
         unpack_limit=limit,
         debug=bool(values["debug"]),
+        network=_network(values),
     )
+
+
+def _network(values: Mapping[str, flags.Value]) -> NetworkConfig:
+    """Raises ConfigError for what is no address, subnet or pool, and for settings that exclude each other."""
+
+    def text(key: str, check: Callable[[str], object]) -> str:
+        value = str(values[key])
+        try:
+            if value:
+                check(value)
+        except ValueError as error:
+            raise ConfigError(f"--{key} {value}: {error}") from None
+        return value
+
+    def texts(key: str) -> tuple[str, ...]:
+        value = values[key]
+        assert isinstance(value, list)
+        return tuple(value)
+
+    for server in texts("dns"):
+        try:
+            ipaddress.ip_address(server)
+        except ValueError as error:
+            raise ConfigError(f"--dns {server}: {error}") from None
+    mtu = values["mtu"]
+    assert isinstance(mtu, int)
+    if mtu and not MIN_MTU <= mtu <= MAX_MTU:
+        raise ConfigError(f"--mtu must be from {MIN_MTU} to {MAX_MTU}, or 0, not {mtu}")
+    bridge = str(values["bridge"])
+    if bridge and values["bip"]:
+        raise ConfigError("--bip is the address of our own bridge: it goes with no --bridge")
+    if not values["iptables"] and not values["icc"]:
+        raise ConfigError("--icc=false needs the firewall: it goes with no --iptables=false")
+    return NetworkConfig(
+        bridge=bridge,
+        bip=text("bip", ipaddress.IPv4Interface),
+        fixed_cidr=text("fixed-cidr", ipaddress.IPv4Network),
+        fixed_cidr_v6=text("fixed-cidr-v6", ipaddress.IPv6Network),
+        ipv6=bool(values["ipv6"]),
+        address_pools=tuple(map(_pool, texts("default-address-pool"))),
+        mtu=mtu,
+        dns=texts("dns"),
+        dns_search=texts("dns-search"),
+        dns_options=texts("dns-opt"),
+        iptables=bool(values["iptables"]),
+        firewall_backend=str(values["firewall-backend"]),
+        ip_forward=bool(values["ip-forward"]),
+        ip_masq=bool(values["ip-masq"]),
+        icc=bool(values["icc"]),
+        ip=text("ip", ipaddress.ip_address) or NetworkConfig.ip,
+    )
+
+
+def _pool(text: str) -> tuple[str, int]:
+    """Raises ConfigError."""
+    given = dict(part.partition("=")[::2] for part in text.split(","))
+    try:
+        base, size = ipaddress.ip_network(given.pop("base")), int(given.pop("size"))
+    except (KeyError, ValueError):
+        raise ConfigError(f"--default-address-pool {text}: it must be base=SUBNET,size=PREFIX") from None
+    if given or not base.prefixlen <= size <= base.max_prefixlen - 2:
+        raise ConfigError(f"--default-address-pool {text}: it must be base=SUBNET,size=PREFIX, of subnets in the base")
+    return str(base), size
 
 
 def _pairs(flag: str, texts: flags.Value) -> dict[str, str]:
@@ -202,8 +296,6 @@ def _read_file(path: Path, *, must_exist: bool) -> Mapping[str, object]:
         raise ConfigError(f"{path} must hold keys and values, as in 'debug: true'")
     known = {flag.key for flag in FLAGS} - ONLY_FLAGS
     for key in settings:
-        if key in {flag.key for flag in NOT_YET}:
-            raise ConfigError(f"{path}: {key} is not supported by this version: leave it out")
         if key not in known:
             raise ConfigError(f"{path}: unknown key {key!r}; there are {', '.join(sorted(known))}")
     return settings

@@ -93,6 +93,14 @@ class NoSuchVolume(NotFound):
         self.name = name
 
 
+class NoSuchNetwork(NotFound):
+    bus_name = BUS_ERROR_PREFIX + "NoSuchNetwork"
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"network {ref} not found")
+        self.ref = ref
+
+
 class Conflict(PydockerdError):
     """The state of things forbids it: a taken name, an image in use, a running container to be removed."""
 
@@ -151,6 +159,12 @@ class RuntimeFailed(PydockerdError):
 
     bus_name = BUS_ERROR_PREFIX + "RuntimeFailed"
     exit_code = 128
+
+
+class NetworkFailed(PydockerdError):
+    """The kernel, or its firewall, refused what a network needs."""
+
+    bus_name = BUS_ERROR_PREFIX + "NetworkFailed"
 
 
 class TimedOut(PydockerdError):

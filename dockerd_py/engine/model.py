@@ -14,6 +14,7 @@ from typing import NamedTuple
 from dockerd_py.engine.health_model import Health, Healthcheck
 from dockerd_py.engine.isolation import Namespaces, Resolver, Security, Tuning
 from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE, Bind, Mount, MountRequest
+from dockerd_py.engine.network_model import Attachment, Endpoint, EndpointRequest, Link, PortBinding, PublishedPort
 from dockerd_py.units.base import Usage
 
 
@@ -41,6 +42,7 @@ class ContainerConfig:
     stop_signal: str = ""
     stop_timeout: int | None = None  # seconds
     network_disabled: bool = False
+    mac_address: str = ""  # on the network of its mode
     on_build: tuple[str, ...] = ()
     healthcheck: Healthcheck | None = None
     shell: tuple[str, ...] = ()  # of commands that are one line, such as a health check's; (): /bin/sh -c
@@ -89,7 +91,11 @@ class HostConfig:
     blkio_read_iops: tuple[DeviceRate, ...] = ()
     blkio_write_iops: tuple[DeviceRate, ...] = ()
     pids_limit: int = 0  # also -1
-    network_mode: str = "default"  # "default", "bridge", "none" or "host"
+    network_mode: str = "default"  # "bridge", "none", "host", "container:<id>", a network's name or id
+    networks: tuple[EndpointRequest, ...] = ()  # the one of its mode is the first, if it has any
+    port_bindings: tuple[PortBinding, ...] = ()
+    publish_all: bool = False  # every exposed port that no binding names, too
+    links: tuple[Link, ...] = ()
     auto_remove: bool = False
     restart: RestartPolicy = RestartPolicy()
     log_driver: str = ""  # "": the daemon's default; else "journald" or "json-file"
@@ -128,6 +134,8 @@ class State:
     restarts: int = 0  # by its policy, since somebody last started it
     stopped_by_hand: bool = False  # or killed, since it was last started
     health: Health | None = None  # None: it has no health check
+    endpoints: tuple[Endpoint, ...] = ()  # also of one that has ended: it gets them again
+    ports: tuple[PublishedPort, ...] = ()  # while it runs
 
     @property
     def running(self) -> bool:
@@ -165,6 +173,8 @@ class Container:
     resolv_conf_path: str
     exec_ids: tuple[str, ...] = ()  # those that have not ended
     apparmor: str = ""  # the profile that it was started with
+    attachments: tuple[Attachment, ...] = ()
+    link_names: tuple[str, ...] = ()  # by which others are linked to it: "parent/alias"
     size_rw: int | None = None  # only when asked for
     size_root_fs: int | None = None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dockerd_py import config
-from dockerd_py.config import Config
+from dockerd_py.config import Config, NetworkConfig
 from dockerd_py.errors import ConfigError
 
 
@@ -81,17 +81,51 @@ def test_whether_containers_come_back_is_said_or_left_open(given: tuple[str, ...
     assert load(*given).restart is restart
 
 
-@pytest.mark.parametrize("flag", ["-b=x", "--bip=1", "--dns=1", "--iptables", "--ip-forward", "--ip=1", "--icc",
-                                  "--mtu=1"])  # fmt: skip
-def test_a_setting_of_the_first_year_without_its_part_is_refused_by_name(flag: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=flag.partition("=")[0]):
-        load(flag)
+def test_the_network_has_its_settings() -> None:
+    one = load(
+        *("--bip=10.9.0.1/16", "--fixed-cidr=10.9.1.0/24", "--ipv6", "--fixed-cidr-v6=fd00:1::/64", "--mtu=1400"),
+        *("--default-address-pool=base=10.10.0.0/16,size=24", "--dns=9.9.9.9", "--dns-search=lan", "--dns-opt=ndots:2"),
+        *("--firewall-backend=nftables", "--ip-forward=false", "--ip-masq=false", "--icc=false", "--ip=127.0.0.1"),
+    ).network
+    assert one == NetworkConfig(
+        bip="10.9.0.1/16",
+        fixed_cidr="10.9.1.0/24",
+        fixed_cidr_v6="fd00:1::/64",
+        ipv6=True,
+        address_pools=(("10.10.0.0/16", 24),),
+        mtu=1400,
+        dns=("9.9.9.9",),
+        dns_search=("lan",),
+        dns_options=("ndots:2",),
+        firewall_backend="nftables",
+        ip_forward=False,
+        ip_masq=False,
+        icc=False,
+        ip="127.0.0.1",
+    )
+    assert load("-b", "br7", "--iptables=false").network == NetworkConfig(bridge="br7", iptables=False)
 
 
-@pytest.mark.parametrize("key", ["bridge", "bip", "dns", "iptables", "ip-forward", "ip", "icc", "mtu"])
-def test_and_so_is_its_key(key: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"{key} is not supported by this version"):
-        from_file(tmp_path, f"{key}: 1\n")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--bip=1",), "--bip 1: "),
+        (("--bip=10.9.0.1/16", "-b", "br7"), "goes with no --bridge"),
+        (("--fixed-cidr=10.9.0.1/16",), "--fixed-cidr 10.9.0.1/16: .*host bits"),
+        (("--fixed-cidr-v6=10.9.0.0/16",), "--fixed-cidr-v6 10.9.0.0/16: "),
+        (("--dns=dns.example",), "--dns dns.example: "),
+        (("--ip=everywhere",), "--ip everywhere: "),
+        (("--mtu=20",), "--mtu must be from 68 to 65535, or 0, not 20"),
+        (("--iptables=false", "--icc=false"), "--icc=false needs the firewall"),
+        (("--firewall-backend=pf",), "firewall-backend"),
+        (("--default-address-pool=10.0.0.0/8",), "it must be base=SUBNET,size=PREFIX"),
+        (("--default-address-pool=base=10.0.0.0/16,size=8",), "of subnets in the base"),
+        (("--default-address-pool=base=10.0.0.0/16,size=24,colour=red",), "it must be base=SUBNET"),
+    ],
+)
+def test_a_network_setting_that_means_nothing_is_refused_by_name(argv: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(*argv)
 
 
 @pytest.mark.parametrize(

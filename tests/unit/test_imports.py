@@ -15,7 +15,7 @@ ALLOWED = {
     "units": {"units"} | BASE,
     "store": {"store"} | BASE,
     "runtime": {"runtime", "monitor"} | BASE,
-    "engine": {"engine", "store", "units", "runtime", "monitor"} | BASE,
+    "engine": {"engine", "store", "units", "runtime", "nat", "monitor"} | BASE,
     "api": {"api", "engine"} | BASE,
     "dbus": {"dbus", "engine"} | BASE,
     "cli": {"cli", "flags", "version"},
