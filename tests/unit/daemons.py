@@ -19,6 +19,9 @@ import wire
 from bundles import make_rootfs
 from wire import Reply, frames
 
+NO_NETWORK = ("-b", "none")
+"""Dozens of daemons run side by side in the machine's own network namespace: none of them touches that."""
+
 
 def spawn(argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -28,7 +31,8 @@ def spawn(argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
 class Daemon:
     """One root directory and the daemons that serve it one after the other."""
 
-    def __init__(self, directory: Path, *flags: str) -> None:
+    def __init__(self, directory: Path, *flags: str, network: bool = False) -> None:
+        """network: it has its networks, and so needs a network namespace of its own."""
         self.directory = directory
         self.root = directory / "root"
         self.run = directory / "run"
@@ -36,6 +40,7 @@ class Daemon:
         self.pidfile = directory / "pid"
         self.log = directory / "daemon.log"
         self.flags = flags
+        self.network = network
         self.spawn: Callable[[list[str], IO[bytes]], Any] = spawn
         self.process: Any = None  # a subprocess.Popen, or what `spawn` returns
 
@@ -43,6 +48,7 @@ class Daemon:
         return [
             *(sys.executable, "-m", "dockerd_py.daemon.main", "-D", "-H", f"unix://{self.socket}"),
             *("-g", str(self.root), "-p", str(self.pidfile), "--exec-root", str(self.run)),
+            *(() if self.network else NO_NETWORK),
             *(flags or self.flags),
         ]
 
