@@ -90,4 +90,14 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE INDEX users_of_volume ON volume_users (volume);
     """,
+    """
+    -- Networks belong to no storage driver.  What containers have on them is in the containers' rows.
+    CREATE TABLE networks (
+        id       TEXT PRIMARY KEY,
+        name     TEXT NOT NULL UNIQUE,
+        created  INTEGER NOT NULL,
+        settings TEXT NOT NULL,
+        state    TEXT NOT NULL CHECK (state IN ('intended', 'ready', 'removing'))
+    ) WITHOUT ROWID;
+    """,
 )

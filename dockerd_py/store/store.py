@@ -23,6 +23,7 @@ from dockerd_py.store.images import ImageStore
 from dockerd_py.store.layers import LayerStore, RwLayer
 from dockerd_py.store.load import Loader
 from dockerd_py.store.lock import take_root
+from dockerd_py.store.networks import NetworkTable
 from dockerd_py.store.recovery import TEMPORARY, Recovered, recover
 from dockerd_py.store.save import Saver
 from dockerd_py.store.tasks import uninterrupted
@@ -60,6 +61,7 @@ class Store:
         self.loader = Loader(self.layers, self.images, root / TEMPORARY, unpack_limit)
         self.saver = Saver(self.layers, self.images)
         self.containers = ContainerTable(db, driver.name)
+        self.networks = NetworkTable(db)
         self.volumes = VolumeStore(db, root)
         self.volume_mounts = VolumeMounts(self.volumes)
         self._lock_fd = lock_fd

@@ -1,0 +1,444 @@
+"""Networks: making, showing and removing them, and the addresses that are given out on them.
+
+All of them are in memory; the database is written before an answer is given.  A network's row comes before its bridge
+and goes after it.  Which container is on which network is in the containers' own rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from dockerd_py import ids
+from dockerd_py.config import NetworkConfig
+from dockerd_py.engine import forms
+from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.network_model import (
+    BRIDGE,
+    HOST,
+    HOST_DRIVER,
+    IPVLAN,
+    MACVLAN,
+    NONE,
+    NULL_DRIVER,
+    Network,
+    NetworkRequest,
+    Pool,
+)
+from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, Denied, NoSuchNetwork, NotSupported, PydockerdError
+from dockerd_py.nat import subnets
+from dockerd_py.nat.ipam import Addresses, check_pools
+from dockerd_py.nat.links import Links
+from dockerd_py.nat.model import Bridge, BridgeRules
+from dockerd_py.store.networks import READY, REMOVING, NetworkRow
+from dockerd_py.store.store import Store
+from dockerd_py.store.tasks import uninterrupted
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BRIDGE = "pydocker0"
+NO_BRIDGE = "none"  # of -b
+
+BRIDGE_NAME = "com.docker.network.bridge.name"
+ICC = "com.docker.network.bridge.enable_icc"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+HOST_IP = "com.docker.network.bridge.host_binding_ipv4"
+MTU = "com.docker.network.driver.mtu"
+DEFAULT = "com.docker.network.bridge.default_bridge"
+PARENT = "parent"
+
+_OPTIONS = {
+    BRIDGE: {BRIDGE_NAME, ICC, MASQUERADE, HOST_IP, MTU, DEFAULT},
+    MACVLAN: {PARENT, "macvlan_mode", MTU},
+    IPVLAN: {PARENT, "ipvlan_mode", MTU},
+}
+_MODES = {"macvlan_mode": ("bridge", "private", "vepa", "passthru"), "ipvlan_mode": ("l2", "l3", "l3s")}
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_INTERFACE = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
+_TRUE, _FALSE = {"true", "1", "t"}, {"false", "0", "f"}
+
+
+class Networks:
+    def __init__(self, config: NetworkConfig, store: Store, links: Links, events: EventLog, *, own: str = "") -> None:
+        """own: the name of the default bridge where ``config`` names none."""
+        self._config = config
+        self._store = store
+        self._links = links
+        self._events = events
+        self._own_bridge = own or DEFAULT_BRIDGE
+        self._by_id: dict[str, Network] = {}
+        self._addresses: dict[str, list[Addresses]] = {}
+        self._making = asyncio.Lock()  # two networks must not choose the same subnet
+        self._removing: set[str] = set()
+        self.broken: dict[str, PydockerdError] = {}  # networks whose bridge could not be made, and why
+        self.mtu = config.mtu
+        self.is_used: Callable[[str], Sequence[str]] = lambda network_id: ()  # names of containers that run on it
+
+    @property
+    def has_default(self) -> bool:
+        return self._config.bridge != NO_BRIDGE
+
+    # What a user asks
+
+    def list(self) -> list[Network]:
+        """The oldest first."""
+        return sorted(self._by_id.values(), key=lambda network: (network.created, network.id))
+
+    def get(self, ref: str) -> Network:
+        """By full id, name, or unique prefix of an id, in this order.  Raises NoSuchNetwork, AmbiguousId."""
+        if (found := self._by_id.get(ref)) is not None:
+            return found
+        for network in self._by_id.values():
+            if network.name == ref:
+                return network
+        matches = [network for network in self._by_id.values() if ref and network.id.startswith(ref)]
+        if len(matches) > 1:
+            raise AmbiguousId(ref)
+        if not matches:
+            raise NoSuchNetwork(ref)
+        return matches[0]
+
+    async def create(self, request: NetworkRequest) -> Network:
+        """Make a network and its bridge.  Raises BadParameter, NotSupported, Conflict, NetworkFailed."""
+        _check(request)
+        async with self._making:
+            return await uninterrupted(self._create(request))
+
+    async def remove(self, ref: str) -> None:
+        """Raises NoSuchNetwork, Denied for a predefined one, and when containers that run are on it."""
+        network = self.get(ref)
+        if network.predefined:
+            raise Denied(f"{network.name} is a pre-defined network and cannot be removed")
+        async with self._making:
+            self.get(network.id)
+            await uninterrupted(self._remove(network))
+
+    async def prune(self, keep: Callable[[Network], bool]) -> tuple[str, ...]:
+        """Remove the networks that no container that runs is on, but for those to ``keep``.  Their names."""
+        gone = []
+        for network in self.list():
+            if network.predefined or self.is_used(network.id) or keep(network):
+                continue
+            try:
+                await self.remove(network.id)
+            except (NoSuchNetwork, Denied):
+                continue  # removed, or taken, by somebody else
+            gone.append(network.name)
+        self._events.publish("network", "prune", "", {"reclaimed": "0"})
+        return tuple(gone)
+
+    # What containers need
+
+    def addresses(self, network_id: str) -> Sequence[Addresses]:
+        """What there is to give out on a network: one of a family at most.  Raises NoSuchNetwork."""
+        if network_id not in self._addresses:
+            raise NoSuchNetwork(network_id)
+        return self._addresses[network_id]
+
+    def check_whole(self, network: Network) -> None:
+        """Raises what has kept the network's bridge from being made."""
+        if network.id in self.broken:
+            raise self.broken[network.id]
+
+    def rules(self) -> tuple[BridgeRules, ...]:
+        """What the firewall does for each bridge."""
+        found = []
+        for network in self.list():
+            if network.driver != BRIDGE or network.id in self.broken:
+                continue
+            found.append(
+                BridgeRules(
+                    name=network.bridge,
+                    subnets=tuple(pool.subnet for pool in network.pools),
+                    internal=network.internal,
+                    icc=_flag(network, ICC, default=True),
+                    masquerade=_flag(network, MASQUERADE, default=True) and not network.internal,
+                )
+            )
+        return tuple(found)
+
+    def mtu_of(self, network: Network) -> int:
+        return int(network.options.get(MTU) or 0) or self.mtu
+
+    def host_ip(self, network: Network) -> str:
+        """Where ports of containers on it are published that name no address."""
+        return network.options.get(HOST_IP) or self._config.ip
+
+    # Opening
+
+    async def open(self) -> None:
+        """Bring the rows and the kernel together: after a crash, a reboot and a change of settings alike.
+
+        A bridge that cannot be had breaks its own network only.  Raises StoreError.
+        """
+        for row in await self._store.networks.all():
+            network = forms.load_network(row.id, row.name, row.created, row.settings)
+            if row.state == READY:
+                self._by_id[network.id] = network
+            else:
+                log.info("network %s was half made or half removed: it goes", network.name)
+                await self._take_away(network)
+        for name, driver in ((HOST, HOST_DRIVER), (NONE, NULL_DRIVER)):
+            if not any(network.name == name for network in self._by_id.values()):
+                await self._add(Network(ids.new_id(), name, time.time_ns(), driver))
+        if not any(network.driver == BRIDGE for network in self._by_id.values()) and not self.has_default:
+            return
+        self.mtu = self._config.mtu or await self._links.default_mtu()
+        try:
+            if self._config.ip_forward:
+                await self._links.set_forwarding(ipv6=self._config.ipv6 or any(n.ipv6 for n in self._by_id.values()))
+        except PydockerdError as error:
+            log.error("%s", error)
+        await self._open_default()
+        own = [n for n in self._by_id.values() if n.driver == BRIDGE and n.name != BRIDGE]
+        await asyncio.gather(*map(self._have_bridge, own))
+        for network in self._by_id.values():
+            if network.id not in self._addresses:
+                self._give_out(network)
+
+    async def _open_default(self) -> None:
+        """The network that containers are on which ask for none."""
+        found = next((network for network in self._by_id.values() if network.name == BRIDGE), None)
+        if not self.has_default:
+            if found is not None:
+                await uninterrupted(self._remove(found))
+            return
+        before = found or Network(ids.new_id(), BRIDGE, time.time_ns(), BRIDGE)
+        wanted = replace(
+            before,
+            options={
+                DEFAULT: "true",
+                ICC: str(self._config.icc).lower(),
+                MASQUERADE: str(self._config.ip_masq).lower(),
+                HOST_IP: self._config.ip,
+                BRIDGE_NAME: self._config.bridge or self._own_bridge,
+                MTU: str(self.mtu),
+            },
+            ipv6=self._config.ipv6,
+            bridge=self._config.bridge or self._own_bridge,
+        )
+        try:
+            wanted = replace(wanted, pools=await self._default_pools(before))
+        except PydockerdError as error:
+            log.error("the network %s cannot be had: %s", BRIDGE, error)
+            self.broken[wanted.id] = error
+        if found is None:
+            await self._add(wanted)
+        elif wanted != found:
+            if found.bridge != wanted.bridge and found.bridge == self._own_bridge:
+                await self._links.remove_bridge(found.bridge)
+            await self._store.networks.set_settings(wanted.id, forms.dump_network(wanted))
+            self._by_id[wanted.id] = wanted
+        if wanted.id not in self.broken:
+            await self._have_bridge(wanted)
+
+    async def _default_pools(self, before: Network) -> tuple[Pool, ...]:
+        """Where the default bridge lies.  Raises NetworkFailed, BadParameter."""
+        config = self._config
+        ranges = {4: config.fixed_cidr, 6: config.fixed_cidr_v6}
+        if config.bridge:
+            found = map(ipaddress.ip_interface, await self._links.addresses_of(config.bridge))
+            by_family: dict[int, ipaddress.IPv4Interface | ipaddress.IPv6Interface] = {}
+            for one in found:
+                if not one.ip.is_link_local:
+                    by_family.setdefault(one.version, one)
+            if 4 not in by_family:
+                raise BadParameter(f"the bridge {config.bridge} has no IPv4 address: give it one, or leave out --bridge")
+            own = [one for version, one in sorted(by_family.items()) if version == 4 or config.ipv6]
+            pools = [Pool(str(one.network), str(one.ip), ranges[one.version]) for one in own]
+        else:
+            pools = [await self._own_pool(before)]
+            if ranges[4]:
+                pools = [replace(pools[0], ip_range=ranges[4])]
+            if config.ipv6:
+                subnet = ipaddress.ip_network(ranges[6] or str(subnets.choose_v6(before.id)))
+                pools.append(Pool(str(subnet), str(next(subnet.hosts()))))
+        check_pools(pools)
+        return tuple(pools)
+
+    async def _own_pool(self, before: Network) -> Pool:
+        if self._config.bip:
+            address = ipaddress.ip_interface(self._config.bip)
+            return Pool(str(address.network), str(address.ip))
+        taken = [*await self._links.occupied(except_on=self._own_bridge), *self._subnets(but=before.id)]
+        if before.pools:
+            kept = ipaddress.ip_network(before.pools[0].subnet)
+            if not any(kept.overlaps(ipaddress.ip_network(one)) for one in taken if ":" not in one):
+                return replace(before.pools[0], ip_range="")
+            log.warning("the host has come to use addresses of %s: the default bridge moves elsewhere", kept)
+        found = subnets.choose_default(taken, self._config.address_pools)
+        return Pool(str(found.network), str(found.ip))
+
+    # Below
+
+    async def _create(self, request: NetworkRequest) -> Network:
+        if any(network.name == request.name for network in self._by_id.values()):
+            raise Conflict(f"network with name {request.name} already exists")
+        network_id = ids.new_id()
+        network = Network(
+            id=network_id,
+            name=request.name,
+            created=time.time_ns(),
+            driver=request.driver,
+            internal=request.internal,
+            attachable=request.attachable,
+            ipv6=request.ipv6,
+            labels=request.labels,
+            options=request.options,
+            ipam_driver=request.ipam_driver,
+            ipam_options=request.ipam_options,
+            pools=await self._choose_pools(request, network_id),
+            bridge=(request.options.get(BRIDGE_NAME) or f"br-{network_id[:12]}") if request.driver == BRIDGE else "",
+        )
+        if network.bridge and any(other.bridge == network.bridge for other in self._by_id.values()):
+            raise Conflict(f"the bridge {network.bridge} is that of another network")
+        row = NetworkRow(network.id, network.name, network.created, forms.dump_network(network))
+        await self._store.networks.insert(row)
+        try:
+            if network.driver == BRIDGE:
+                if request.ipv6 and self._config.ip_forward:
+                    await self._links.set_forwarding(ipv6=True)
+                await self._links.ensure_bridge(self._bridge_of(network), new=True)
+            await self._store.networks.set_state(network.id, READY)
+        except BaseException:
+            await self._take_away(network, made=False)
+            raise
+        self._by_id[network.id] = network
+        self._give_out(network)
+        self._publish("create", network)
+        return network
+
+    async def _choose_pools(self, request: NetworkRequest, network_id: str) -> tuple[Pool, ...]:
+        """With a subnet of each family that it has, and gateways.  Raises BadParameter, Denied, NetworkFailed."""
+        occupied = list(await self._links.occupied()) if request.driver == BRIDGE else []
+        taken = [*self._subnets(), *occupied]
+        pools = [pool for pool in request.pools if pool.subnet]
+        check_pools(pools)
+        for pool in pools:
+            self._check_overlap(pool)
+        families = {ipaddress.ip_network(pool.subnet).version for pool in pools}
+        if 4 not in families:
+            bare = next((pool for pool in request.pools if not pool.subnet), Pool(""))
+            pools.insert(0, replace(bare, subnet=str(subnets.choose(taken, self._config.address_pools))))
+        if request.ipv6 and 6 not in families:
+            pools.append(Pool(str(subnets.choose_v6(network_id))))
+        return tuple(subnets.with_gateway(pool) for pool in pools)
+
+    def _check_overlap(self, pool: Pool) -> None:
+        wanted = ipaddress.ip_network(pool.subnet)
+        for subnet in self._subnets():
+            other = ipaddress.ip_network(subnet)
+            if other.version == wanted.version and other.overlaps(wanted):
+                raise Denied("Pool overlaps with other one on this address space")
+
+    async def _remove(self, network: Network) -> None:
+        if users := self.is_used(network.id):
+            raise Denied(
+                f"error while removing network: network {network.name} id {network.id} has active endpoints: "
+                + ", ".join(users)
+            )
+        await self._store.networks.set_state(network.id, REMOVING)
+        del self._by_id[network.id]
+        self._addresses.pop(network.id, None)
+        self.broken.pop(network.id, None)
+        await self._take_away(network)
+        self._publish("destroy", network)
+
+    async def _take_away(self, network: Network, *, made: bool = True) -> None:
+        """The bridge, then the row.  A bridge that stays keeps the row: recovery tries again."""
+        given = bool(self._config.bridge) and network.bridge == self._config.bridge
+        if network.driver == BRIDGE and not given and made:
+            try:
+                await self._links.remove_bridge(network.bridge)
+            except PydockerdError as error:
+                log.error("the bridge of network %s stays: %s", network.name, error)
+                return
+        await self._store.networks.delete(network.id)
+
+    async def _add(self, network: Network) -> None:
+        row = NetworkRow(network.id, network.name, network.created, forms.dump_network(network), READY)
+        await self._store.networks.insert(row)
+        self._by_id[network.id] = network
+
+    async def _have_bridge(self, network: Network) -> None:
+        try:
+            await self._links.ensure_bridge(self._bridge_of(network))
+            self.broken.pop(network.id, None)
+        except PydockerdError as error:
+            log.error("network %s: %s", network.name, error)
+            self.broken[network.id] = error
+
+    def _bridge_of(self, network: Network) -> Bridge:
+        own = tuple(
+            f"{pool.gateway}/{ipaddress.ip_network(pool.subnet).prefixlen}" for pool in network.pools if pool.gateway
+        )
+        given = network.name == BRIDGE and bool(self._config.bridge)
+        return Bridge(network.bridge, own, self.mtu_of(network), given)
+
+    def _give_out(self, network: Network) -> None:
+        self._addresses[network.id] = [Addresses(pool) for pool in network.pools]
+
+    def _subnets(self, but: str = "") -> list[str]:
+        return [pool.subnet for network in self._by_id.values() if network.id != but for pool in network.pools]
+
+    def _publish(self, action: str, network: Network) -> None:
+        self._events.publish("network", action, network.id, {"name": network.name, "type": network.driver})
+
+
+def _check(request: NetworkRequest) -> None:
+    """Raises BadParameter, NotSupported, Denied."""
+    if not request.name:
+        raise BadParameter("network name cannot be empty")
+    if not _NAME.fullmatch(request.name):
+        raise BadParameter(f"invalid network name {request.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    if request.name in (BRIDGE, HOST, NONE, "default"):
+        raise Denied(f"operation is not permitted on predefined {request.name} network")
+    if request.driver in (HOST_DRIVER, NULL_DRIVER):
+        raise Denied(f'only one instance of "{request.driver}" network is allowed')
+    if request.driver not in _OPTIONS:
+        raise NotSupported(
+            f"the network driver {request.driver!r} is not supported: there are {', '.join(sorted(_OPTIONS))}"
+        )
+    if request.ipam_driver not in ("", "default"):
+        raise NotSupported(f"the IPAM driver {request.ipam_driver!r} is not supported: leave it out")
+    for key in request.ipam_options:
+        raise NotSupported(f"the IPAM option {key} is not supported")
+    for key, value in request.options.items():
+        if key not in _OPTIONS[request.driver]:
+            raise NotSupported(f"the option {key} of the driver {request.driver} is not supported")
+        if key in (ICC, MASQUERADE) and value.lower() not in _TRUE | _FALSE:
+            raise BadParameter(f"{key}={value}: it must be true or false")
+        if key == HOST_IP:
+            _address(key, value)
+        if key == MTU and not (value.isdecimal() and 68 <= int(value) <= 65535):
+            raise BadParameter(f"{key}={value}: it must be a number from 68 to 65535")
+        if key in (BRIDGE_NAME, PARENT) and (not _INTERFACE.fullmatch(value) or value in (".", "..")):
+            raise BadParameter(f"{key}={value}: it is no name of an interface")
+        if key in _MODES and value not in _MODES[key]:
+            raise BadParameter(f"{key}={value}: there are {', '.join(_MODES[key])}")
+    if request.driver != BRIDGE and not request.options.get(PARENT):
+        raise BadParameter(f"a network of the driver {request.driver} needs the option {PARENT}: an interface of the host")
+    if sum(1 for pool in request.pools if ":" not in pool.subnet) > 1:
+        raise BadParameter("a network has one subnet of IPv4 and one of IPv6 at most")
+
+
+def _address(key: str, value: str) -> None:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError as error:
+        raise BadParameter(f"{key}: {error}") from None
+
+
+def _flag(network: Network, key: str, *, default: bool) -> bool:
+    value = network.options.get(key)
+    return default if value is None else value.lower() in _TRUE
+
+
+def interface_names(requests: Iterable[object]) -> list[str]:
+    """What the interfaces of a container are called, in the order of its networks."""
+    return [f"eth{number}" for number, _ in enumerate(requests)]
