@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -44,6 +44,8 @@ from dockerd_py.engine.model import (
     WaitCondition,
     WaitResult,
 )
+from dockerd_py.engine.networking import Networking
+from dockerd_py.engine.networks import Networks
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths, Record, snapshot
 from dockerd_py.engine.restarts import Restarts
@@ -90,6 +92,8 @@ class Containers:
         log_options: dict[str, str],
         runtimes: Runtimes,
         facts: Facts,
+        networks: Networks,
+        networking: Networking,
     ) -> None:
         self._paths = paths
         self._store = store
@@ -101,33 +105,40 @@ class Containers:
         self._updates = updates
         self._units = units
         self._volumes = volumes
+        self._networking = networking
         self._events = events
         self._logs = Logs(paths)
         self._making = Making(
-            paths, store, self.record, log_driver=log_driver, log_options=log_options, runtimes=runtimes, facts=facts
-        )
+            paths, store, self.record, log_driver=log_driver, log_options=log_options, runtimes=runtimes, facts=facts,
+            networks=networks,
+        )  # fmt: skip
         self._by_id: dict[str, Record] = {}
         self._by_name: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.link_names: Callable[[Record], tuple[str, ...]] = lambda record: ()
         lifecycle.on_exit = self._after_exit
         lifecycle.find = self.record
+        networking.records = self.records
 
     # Looking up
 
     def get(self, ref: str) -> Container:
         """By full id, name, or unique prefix of an id, in this order.  Raises NoSuchContainer, AmbiguousId."""
-        return snapshot(self.record(ref), self._paths)
+        return self._snapshot(self.record(ref))
 
     def list(self, *, all: bool = False) -> list[Container]:  # noqa: A002 - Docker's word
         """Newest first; without ``all``, those that run."""
         chosen = (record for record in self._by_id.values() if all or record.state.active)
-        return [snapshot(record, self._paths) for record in sorted(chosen, key=_age)]
+        return [self._snapshot(record) for record in sorted(chosen, key=_age)]
 
     async def sizes(self, ref: str) -> Container:
         record = self.record(ref)
         size_rw = await self._store.layers.rw_size(record.id)
         size_root_fs = size_rw + self._images.size(record.image_id)
-        return replace(snapshot(record, self._paths), size_rw=size_rw, size_root_fs=size_root_fs)
+        return replace(self._snapshot(record), size_rw=size_rw, size_root_fs=size_root_fs)
+
+    def _snapshot(self, record: Record) -> Container:
+        return snapshot(record, self._paths, self._networking.attachments(record), self.link_names(record))
 
     def record(self, ref: str) -> Record:
         found = self._by_id.get(ref) or self._by_name.get(ref.removeprefix("/"))
@@ -241,6 +252,7 @@ class Containers:
         for directory in (self._paths.run_directory(record.id), self._paths.directory(record.id)):
             shutil.rmtree(directory, ignore_errors=True)
         record.gone = True
+        self._networking.forget(record)
         del self._by_id[record.id]
         del self._by_name[record.name]
         self._events.publish("container", "destroy", record.id, record.attributes())
@@ -267,6 +279,7 @@ class Containers:
             old, record.name = record.name, name
             del self._by_name[old]
             await self._lifecycle.tell_name(record)
+            await self._networking.renamed(record)
         self._events.publish("container", "rename", record.id, record.attributes(oldName="/" + old))
 
     def _after_exit(self, record: Record) -> None:
@@ -392,7 +405,7 @@ class Containers:
         """What `attach` would refuse, before a connection is given away for it."""
         record = self.record(ref)
         attach.check(record, options)
-        return snapshot(record, self._paths)
+        return self._snapshot(record)
 
     async def attach(self, ref: str, options: AttachOptions, fd: int, early: bytes) -> None:
         """Give a client's connection to the container.  Owns ``fd``, whatever comes.

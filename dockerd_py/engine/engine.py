@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
+from functools import partial
 from pathlib import Path
 
 from dockerd_py import subprocesses
 from dockerd_py.config import DEFAULT_EXEC_DRIVER, Config
 from dockerd_py.engine import confine, host, logsettings, top
 from dockerd_py.engine.confine import Facts
+from dockerd_py.engine.connecting import Connecting
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.contents import Contents
 from dockerd_py.engine.ending import Ending
@@ -22,6 +25,9 @@ from dockerd_py.engine.health import HealthWatch
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Processes, Status
+from dockerd_py.engine.nameservice import NameService
+from dockerd_py.engine.networking import Networking
+from dockerd_py.engine.networks import Networks
 from dockerd_py.engine.pausing import Pausing
 from dockerd_py.engine.record import Paths
 from dockerd_py.engine.recovery import Recovery
@@ -31,6 +37,9 @@ from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.upkeep import Upkeep
 from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import NotRunning, PydockerdError
+from dockerd_py.nat.firewall.base import Firewall
+from dockerd_py.nat.firewall.choose import open_firewall
+from dockerd_py.nat.links import Links
 from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.store import Store
 from dockerd_py.units.base import Units
@@ -61,6 +70,9 @@ class Engine:
         events: EventLog,
         default_log_driver: str,
         runtimes: Runtimes,
+        networks: Networks,
+        networking: Networking,
+        connecting: Connecting,
     ) -> None:
         self.config = config
         self.containers = containers
@@ -78,6 +90,9 @@ class Engine:
         self._lifecycle = lifecycle
         self._health = health
         self._runtimes = runtimes
+        self.networks = networks
+        self.connecting = connecting
+        self._networking = networking
         self._runtime_version = ""
 
     @classmethod
@@ -100,7 +115,14 @@ class Engine:
             events = EventLog()
             images = Images(store, events)
             volumes = Volumes(store, events)
-            lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtimes, volumes)
+            links = Links()
+            names = NameService(config.exec_root, units, installed=config.is_default_instance)
+            own = "" if config.is_default_instance else _instance_of(config)
+            networks = Networks(config.network, store, links, events, own=f"pydocker{own}" if own else "")
+            networking = Networking(
+                networks, links, partial(_open_firewall, config, own), names, events, servers=config.network.dns
+            )
+            lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtimes, volumes, networking)
             log_driver = config.log_driver or _choose_log_driver(units)
             logsettings.check(log_driver, config.log_options)
             ending = Ending(lifecycle, units, events)
@@ -111,7 +133,9 @@ class Engine:
             containers = Containers(
                 paths, store, images, lifecycle, ending, restarts, pausing, updates, units, volumes, events,
                 log_driver=log_driver, log_options=dict(config.log_options), runtimes=runtimes, facts=facts,
+                networks=networks, networking=networking,
             )  # fmt: skip
+            connecting = Connecting(store, networks, networking, containers, lifecycle, events)
             images.users, images.in_use = containers.users_of, containers.images_in_use
             contents = Contents(paths, store, containers, images, volumes, units, events, config.unpack_limit)
             upkeep = Upkeep(config, store, containers, images, contents, events)
@@ -119,9 +143,11 @@ class Engine:
             health = HealthWatch(paths, lifecycle, execs, events)
             engine = cls(
                 config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, health, volumes,
-                events, log_driver, runtimes,
+                events, log_driver, runtimes, networks, networking, connecting,
             )  # fmt: skip
-            await Recovery(paths, store, units, containers, lifecycle, updates, execs, volumes).run()
+            await Recovery(
+                paths, store, units, containers, lifecycle, updates, execs, volumes, networks, networking, connecting
+            ).run()
             health.resume(containers.records())
             restarts.resume(containers.records())
         except BaseException:
@@ -135,6 +161,7 @@ class Engine:
         await self._health.close()
         await self.containers.close()
         await self._lifecycle.close()
+        await self._networking.close(idle=idle)
         await self._launcher.close(idle=idle)
         await self._units.close()
         await self._store.close()
@@ -207,6 +234,15 @@ class Engine:
                 return f"unknown: {error}"
             self._runtime_version = done.stdout.decode(errors="replace").partition("\n")[0]
         return self._runtime_version
+
+
+def _instance_of(config: Config) -> str:
+    """A few digits by which two daemons of a host tell their bridges and their rules apart."""
+    return hashlib.sha256(os.fsencode(config.root)).hexdigest()[:6]
+
+
+async def _open_firewall(config: Config, instance: str) -> Firewall:
+    return await open_firewall(config.network.firewall_backend, instance, enabled=config.network.iptables)
 
 
 def _choose_log_driver(units: Units) -> str:

@@ -17,6 +17,7 @@ from dockerd_py.engine import health_model
 from dockerd_py.engine.health_model import Health
 from dockerd_py.engine.model import ContainerConfig, ExecConfig, HostConfig, State
 from dockerd_py.engine.mount_model import Mount
+from dockerd_py.engine.network_model import Network
 
 
 def dump_settings(
@@ -56,6 +57,15 @@ def dump_exec(exec_id: str, config: ExecConfig) -> str:
 def load_exec(text: str) -> tuple[str, ExecConfig]:
     data = json.loads(text)
     return data["id"], _load(ExecConfig, data["config"])
+
+
+def dump_network(network: Network) -> str:
+    return json.dumps(asdict(network))
+
+
+def load_network(network_id: str, name: str, created: int, settings: str) -> Network:
+    network: Network = _load(Network, {**json.loads(settings), "id": network_id, "name": name, "created": created})
+    return network
 
 
 def config_from_image(config: Mapping[str, Any]) -> ContainerConfig:

@@ -18,32 +18,35 @@ from dockerd_py.errors import NotRunning, PydockerdError
 
 Find = Callable[[str], Record]
 
+_FILES = {"network": "net"}  # /proc/<pid>/ns has other names for some
+
 
 @asynccontextmanager
-async def opened(given: Namespaces, find: Find) -> AsyncIterator[dict[str, str]]:
-    """For each kind of namespace (as /proc/<pid>/ns names it) that is another container's, a file to setns(2) to, good
+async def opened(given: Namespaces, network: str, find: Find) -> AsyncIterator[dict[str, str]]:
+    """For each kind of namespace (as the OCI runtime names it) that is another container's, a file to setns(2) to, good
     until the end of the context.
 
     Raises NoSuchContainer; NotRunning for a container that does not run.
     """
-    modes = {"pid": given.pid, "ipc": given.ipc}
+    modes = {"pid": given.pid, "ipc": given.ipc, "network": network}
     wanted = {kind: donor for kind, mode in modes.items() if (donor := joined_container(mode))}
     async with AsyncExitStack() as stack:
         paths = {}
         for kind, container in wanted.items():
-            fd = await _open(kind, find(container))
+            fd = await open_namespace(kind, find(container))
             stack.callback(os.close, fd)
             paths[kind] = f"/proc/{os.getpid()}/fd/{fd}"
         yield paths
 
 
-async def _open(kind: str, record: Record) -> int:
+async def open_namespace(kind: str, record: Record) -> int:
+    """A descriptor of one of a running container's namespaces, the caller's to close.  Raises NotRunning."""
     monitor = record.monitor
     if not record.state.running or monitor is None:
         raise _not_running(kind, record)
     pid = record.state.pid
     try:
-        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{pid}/ns/{_FILES.get(kind, kind)}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         raise _not_running(kind, record) from None
     try:

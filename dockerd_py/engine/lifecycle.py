@@ -30,6 +30,8 @@ from dockerd_py.engine.confine import Confinement
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.forkserver import ForkServerLauncher
 from dockerd_py.engine.model import Container, State, Status
+from dockerd_py.engine.netfiles import NetFiles
+from dockerd_py.engine.networking import Networking
 from dockerd_py.engine.plan import Planner
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.engine.resources import limits_of
@@ -75,6 +77,7 @@ class Lifecycle:
         events: EventLog,
         runtimes: Runtimes,
         volumes: Volumes,
+        networking: Networking,
     ) -> None:
         self._config = config
         self._paths = paths
@@ -84,6 +87,7 @@ class Lifecycle:
         self._events = events
         self._runtimes = runtimes
         self._volumes = volumes
+        self._networking = networking
         self._planner = Planner(paths)
         self._apparmor = AppArmor()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,6 +97,7 @@ class Lifecycle:
         self.on_monitor_end: Callable[[Record], None] = lambda record: None
         self.is_restarted: Callable[[Record, State], Awaitable[bool]] = _never
         self.find: Callable[[str], Record] = _nobody
+        self.files = NetFiles(config.network, networking, lambda ref: self.find(ref))
 
     def expect_start(self) -> None:
         """Whoever makes a container is about to start it: let what can be done before be done before."""
@@ -122,8 +127,9 @@ class Lifecycle:
             restarts = record.state.restarts + 1 if again else 0
             record.state = with_state(record, restarts=restarts, stopped_by_hand=False)
             self._begin_epoch(record)
-            await self.save(record, phase="starting")
             try:
+                self._networking.plan(record)
+                await self.save(record, phase="starting")
                 await asyncio.wait_for(self._start(record), self._config.start_timeout)
             except BaseException as error:
                 failure: BaseException = error
@@ -140,6 +146,7 @@ class Lifecycle:
             record.settle_restart(started=True)
 
     async def _start(self, record: Record) -> None:
+        self._networking.begin(record)
         await self._volumes.mount(record)
         confined, monitor, root = await asyncio.gather(
             confine.work_out(record.host, self._apparmor),
@@ -159,12 +166,13 @@ class Lifecycle:
             devices=confined.rules,
         )
         try:
-            async with joining.opened(record.host.namespaces, self.find) as joined:
+            async with joining.opened(record.host.namespaces, record.host.network_mode, self.find) as joined:
                 await self._make_scope_and_bundle(record, scope, int(gate["pid"]), root, confined, joined)
-                await monitor.request("create", timeout=None)
+                created = await monitor.request("create", timeout=None)
+            self._networking.handed_over(record, int(created["pid"]))
             if limits.pids or limits.cpu_quota_per_sec_usec:
                 await self._units.apply_run_limits(record.scope, limits)
-            created = await monitor.request("hello")
+            await self._networking.publish(record)
             counter = self._units.oom_counter(record.scope, record.cgroup)
             started = await monitor.request("start", timeout=None, oom="" if counter is None else str(counter))
             if self._makes_groups(record):  # it has put what it knows of limits, which is nothing, in their place
@@ -190,16 +198,19 @@ class Lifecycle:
         self, record: Record, scope: ScopeSpec, pid: int, root: Path, confined: Confinement, joined: Mapping[str, str]
     ) -> None:
         shm = await ipc.shm_of(record, self._paths, self.find)
+        texts = await self.files.texts(record)
+
+        async def write_bundle(cgroups_path: str = "") -> None:
+            await self._planner.write_bundle(
+                record, root, confined, joined=joined, shm=shm, texts=texts, cgroups_path=cgroups_path,
+                network=await self._networking.namespace(record),
+            )  # fmt: skip
+
         if self._makes_groups(record):
             record.cgroup = await self._units.start_scope(scope, pid)
-            await self._planner.write_bundle(
-                record, root, confined, joined=joined, shm=shm, cgroups_path=record.cgroup
-            )
+            await write_bundle(record.cgroup)
         else:
-            record.cgroup, _ = await asyncio.gather(
-                self._units.start_scope(scope, pid),
-                self._planner.write_bundle(record, root, confined, joined=joined, shm=shm),
-            )
+            record.cgroup, _ = await asyncio.gather(self._units.start_scope(scope, pid), write_bundle())
 
     def _makes_groups(self, record: Record) -> bool:
         return isinstance(self._runtimes.get(record.runtime), crun.Runc)
@@ -332,6 +343,7 @@ class Lifecycle:
             record.log_end = LogPosition(end.epoch, end.ordinal)
         record.state = with_state(record, health=health_model.at_end(record.state.health))
         record.begin_end()
+        self._networking.ended(record)
         try:
             await self._record_end(record)
         finally:
@@ -356,6 +368,7 @@ class Lifecycle:
             partial(ipc.release_shm, record, self._paths),
             partial(self._store.layers.unmount_rw, record.id),
             partial(self._volumes.unmount, record.id),
+            partial(self._networking.release, record),
             partial(self._remove_run_directory, record.id),
         ):
             try:
@@ -392,9 +405,19 @@ class Lifecycle:
         record.settle_restart(started=False)
 
     async def save(self, record: Record, **more: str) -> None:
+        await self._store.containers.update_state(record.id, self.state_of(record, **more))
+
+    def state_of(self, record: Record, **more: str) -> str:
+        """What the database keeps of it.  more: ``phase``, while something is under way that recovery has to know."""
         known = {"epoch": record.log_end.epoch, "ordinal": record.log_end.ordinal, "apparmor": record.apparmor}
-        text = forms.dump_state(record.state, **known, **more)
-        await self._store.containers.update_state(record.id, text)
+        return forms.dump_state(record.state, **known, **more)
+
+    def rewrite_hosts(self, record: Record) -> None:
+        """A running container's networks, or addresses of those that it is linked to, have changed."""
+        try:
+            self.files.rewrite_hosts(record, self._paths)
+        except OSError as error:
+            log.error("%s: its hosts file cannot be written: %s", record.id, error)
 
     async def close(self) -> None:
         """Let go of everything; the containers run on."""

@@ -13,6 +13,8 @@ from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.isolation import CONTAINER, joined_container
 from dockerd_py.engine.model import ContainerConfig, HostConfig, State
 from dockerd_py.engine.mount_model import Mount
+from dockerd_py.engine.network_model import BRIDGE, DEFAULT, EndpointRequest
+from dockerd_py.engine.networks import Networks
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.engine.restarts import check as check_restart_policy
 from dockerd_py.errors import NotSupported
@@ -33,6 +35,7 @@ class Making:
         log_options: dict[str, str],
         runtimes: Runtimes,
         facts: Facts,
+        networks: Networks,
     ) -> None:
         self._paths = paths
         self._store = store
@@ -41,6 +44,7 @@ class Making:
         self._log_options = log_options
         self._runtimes = runtimes
         self._facts = facts
+        self._networks = networks
 
     def new_record(
         self,
@@ -76,7 +80,7 @@ class Making:
         Raises BadParameter, NotSupported, NoSuchContainer.
         """
         settings.command_of(config)
-        host = self._with_ids(lxcconf.apply(host))
+        host = self._on_networks(config, self._with_ids(lxcconf.apply(host)))
         warnings = settings.check(config, host, min_memory) + confine.check(config, host, self._facts)
         check_restart_policy(host.restart, auto_remove=host.auto_remove)
         host = replace(host, log_options=logsettings.effective(host, self.log_driver, self._log_options))
@@ -112,7 +116,36 @@ class Making:
             for kind, mode in (("pid", given.pid), ("ipc", given.ipc))
             if (donor := joined_container(mode))
         }
+        if donor := joined_container(host.network_mode):
+            host = replace(host, network_mode=f"{CONTAINER}{self._find(donor).id}")
         return replace(host, namespaces=replace(given, **modes)) if modes else host
+
+    def _on_networks(self, config: ContainerConfig, host: HostConfig) -> HostConfig:
+        """With the full ids of its networks, that of its mode first.  Raises NoSuchNetwork, BadParameter."""
+        mode = host.network_mode
+        if config.network_disabled or joined_container(mode):
+            return replace(host, networks=())
+        asked = [replace(one, network=self._network_id(one.network)) for one in host.networks]
+        if mode == DEFAULT and asked:
+            return replace(host, networks=tuple(asked))
+        first = self._network_id(mode)
+        found = {first: EndpointRequest(first), **{one.network: one for one in asked}}
+        if not first:
+            del found[first]
+        return replace(host, networks=tuple(found.values()))
+
+    def _network_id(self, ref: str) -> str:
+        """"" for the default one where there is none."""
+        if ref in (DEFAULT, BRIDGE) and not self._networks.has_default:
+            return ""
+        return self._networks.get(BRIDGE if ref == DEFAULT else ref).id
+
+
+def settings_of(record: Record) -> str:
+    """What the database keeps of them."""
+    return forms.dump_settings(
+        record.config, record.host, record.mounts, log_driver=record.log_driver, runtime=record.runtime
+    )
 
 
 def row_of(record: Record) -> ContainerRow:
@@ -121,9 +154,7 @@ def row_of(record: Record) -> ContainerRow:
         name=record.name,
         image_id=record.image_id,
         created=record.created,
-        settings=forms.dump_settings(
-            record.config, record.host, record.mounts, log_driver=record.log_driver, runtime=record.runtime
-        ),
+        settings=settings_of(record),
         state=forms.dump_state(record.state, epoch=record.log_end.epoch, ordinal=record.log_end.ordinal),
     )
 

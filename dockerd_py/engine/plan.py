@@ -14,7 +14,7 @@ from dockerd_py.confined import mkdirs_in_root
 from dockerd_py.engine import mounts
 from dockerd_py.engine.confine import Confinement
 from dockerd_py.engine.isolation import Namespaces
-from dockerd_py.engine.model import HostConfig
+from dockerd_py.engine.netfiles import Texts
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.engine.securityopt import UNCONFINED
 from dockerd_py.errors import BadParameter
@@ -38,18 +38,29 @@ class Planner:
         *,
         joined: Mapping[str, str],
         shm: str,
+        texts: Texts,
+        network: str = "",
         cgroups_path: str = "",
     ) -> None:
         """Write config.json for a container whose root filesystem is mounted at ``root``.
 
-        joined: kinds of namespaces and the files by which they are joined; shm: see `spec.SpecInput`.
+        joined: kinds of namespaces and the files by which they are joined; shm: see `spec.SpecInput`; network: the
+        file of a network namespace that was made for it.
         Raises BadParameter for a user or group that the image does not know, a seccomp profile that is none, and for a
         working directory or a source of a bind that cannot be made.
         """
-        await asyncio.to_thread(self._write, record, root, confined, joined, shm, cgroups_path)
+        await asyncio.to_thread(self._write, record, root, confined, joined, shm, texts, network, cgroups_path)
 
     def _write(
-        self, record: Record, root: Path, confined: Confinement, joined: Mapping[str, str], shm: str, cgroups_path: str
+        self,
+        record: Record,
+        root: Path,
+        confined: Confinement,
+        joined: Mapping[str, str],
+        shm: str,
+        texts: Texts,
+        network: str,
+        cgroups_path: str,
     ) -> None:
         config, host = record.config, record.host
         security, tuning = host.security, host.tuning
@@ -64,7 +75,7 @@ class Planner:
             id=record.id,
             root=os.fspath(root),
             args=(record.path, *record.args),
-            environment=spec.default_environment(config.env, hostname=hostname, terminal=config.tty, home=user.home),
+            environment=spec.default_environment((*texts.environment, *config.env), hostname=hostname, terminal=config.tty, home=user.home),
             cwd=config.working_dir or "/",
             uid=user.uid,
             gid=user.gid,
@@ -75,6 +86,7 @@ class Planner:
             network=spec.PRIVATE if own_network else spec.HOST,
             host_namespaces=_host_namespaces(host.namespaces),
             joined_namespaces=joined,
+            network_path=network,
             shm=shm,
             binds=binds,
             tmpfs=tmpfs,
@@ -97,15 +109,18 @@ class Planner:
             init=confined.init,
             cgroups_path=cgroups_path,
             device_rules=confined.rules,
-            hostname_path=self._write_file(record, "hostname", files.hostname(hostname)),
-            hosts_path=self._write_file(record, "hosts", _hosts(host)),
-            resolv_conf_path=self._write_file(record, "resolv.conf", _resolv_conf(host)),
+            hostname_path=self._file(record, texts, "hostname", files.hostname(hostname)),
+            hosts_path=self._file(record, texts, "hosts", texts.hosts),
+            resolv_conf_path=self._file(record, texts, "resolv.conf", texts.resolv_conf),
         )
         path = self._paths.run_directory(record.id) / "config.json"
         with open(path, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             json.dump(spec.build_spec(settings), file)
 
-    def _write_file(self, record: Record, name: str, text: str) -> str:
+    def _file(self, record: Record, texts: Texts, name: str, text: str) -> str:
+        """Its own, or that of the container whose network it has."""
+        if texts.owner:
+            return str(self._paths.directory(texts.owner) / name)
         return files.write(self._paths.directory(record.id), name, text)
 
     def _seccomp(self, confined: Confinement, *, privileged: bool) -> seccomp.Profile:
@@ -134,25 +149,3 @@ def _make_working_directory(root: Path, name: str) -> None:
         if error.errno not in (errno.ENOTDIR, errno.ELOOP):
             raise
         raise BadParameter(f"the working directory {name} cannot be made: {error.strerror}") from error
-
-
-def _hosts(host: HostConfig) -> str:
-    extra = host.resolver.extra_hosts
-    if host.network_mode != spec.HOST:
-        return files.hosts(extra=extra)
-    try:
-        text = Path("/etc/hosts").read_text(encoding="utf-8", errors="surrogateescape")
-    except FileNotFoundError:
-        return files.hosts(extra=extra)
-    return text + ("" if not text or text.endswith("\n") else "\n") + files.extra_hosts(extra)
-
-
-def _resolv_conf(host: HostConfig) -> str:
-    resolver = host.resolver
-    return files.resolv_conf(
-        files.host_resolv_conf(),
-        own_network=host.network_mode != spec.HOST,
-        servers=resolver.dns,
-        search=resolver.search,
-        options=resolver.options,
-    )

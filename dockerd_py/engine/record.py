@@ -9,6 +9,7 @@ from pathlib import Path
 from dockerd_py.config import Config
 from dockerd_py.engine.model import STDERR, STDOUT, Container, ContainerConfig, HostConfig, State, WaitResult
 from dockerd_py.engine.mount_model import VOLUME, Mount
+from dockerd_py.engine.network_model import Attachment
 from dockerd_py.runtime.monitors import Monitor
 
 LOG_STREAMS = frozenset({STDOUT, STDERR})
@@ -130,7 +131,9 @@ class Paths:
         return self.containers / container_id / f"{container_id}-{'json' if driver == 'json-file' else 'local'}.log"
 
 
-def snapshot(record: Record, paths: Paths) -> Container:
+def snapshot(
+    record: Record, paths: Paths, attachments: tuple[Attachment, ...] = (), link_names: tuple[str, ...] = ()
+) -> Container:
     """The frozen value that leaves the engine."""
     directory = paths.directory(record.id)
     return Container(
@@ -155,6 +158,8 @@ def snapshot(record: Record, paths: Paths) -> Container:
         resolv_conf_path=str(directory / "resolv.conf"),
         exec_ids=tuple(record.exec_ids),
         apparmor=record.apparmor,
+        attachments=attachments,
+        link_names=link_names,
     )
 
 

@@ -15,11 +15,14 @@ import shutil
 from typing import Any
 
 from dockerd_py.engine import forms, ipc, mounts, settings
+from dockerd_py.engine.connecting import PLUGGING, Connecting
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.forkserver import SOCKET_NAME
 from dockerd_py.engine.lifecycle import Lifecycle, log_names
 from dockerd_py.engine.model import Status
+from dockerd_py.engine.networking import Networking
+from dockerd_py.engine.networks import Networks
 from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.volumes import Volumes
@@ -48,6 +51,9 @@ class Recovery:
         updates: Updates,
         execs: Execs,
         volumes: Volumes,
+        networks: Networks,
+        networking: Networking,
+        connecting: Connecting,
     ) -> None:
         self._paths = paths
         self._store = store
@@ -57,19 +63,25 @@ class Recovery:
         self._updates = updates
         self._execs = execs
         self._volumes = volumes
+        self._networks = networks
+        self._networking = networking
+        self._connecting = connecting
 
     async def run(self) -> None:
         for directory in (self._paths.spool, self._paths.containers, self._paths.run, self._paths.runtime_root):
             directory.mkdir(mode=0o710, parents=True, exist_ok=True)
-        await self._store.recover()
+        await asyncio.gather(self._store.recover(), self._networks.open())
         found = [record_of(row, self._store.driver.name) for row in await self._store.containers.all()]
         for record, _ in found:
             self._containers.adopt(record)
+        for record, _ in sorted(found, key=lambda one: not one[0].state.running):  # those that run keep what they have
+            self._networking.adopt(record)
         places = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._recover_one(record, str(more.get("phase", "")), places) for record, more in found))
         of_all_drivers = await self._store.containers.ids_of_all_drivers()
         await self._sweep(of_all_drivers)
         await self._volumes.recover(self._containers.records(), of_all_drivers)
+        await self._networking.recover()
         for record, _ in found:
             if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:
                 await self._containers.remove(record.id, volumes=True)
@@ -80,6 +92,8 @@ class Recovery:
                 await self._recover(record, phase)
                 if phase == "updating":
                     await self._updates.finish(record)
+                elif phase == PLUGGING:
+                    await self._connecting.finish(record)
             except (PydockerdError, OSError) as error:
                 log.error("%s: %s", record.id, error)
 
@@ -156,6 +170,7 @@ class Recovery:
         else:
             await self._units.thaw(record.scope)  # a commit may have been under way, or the end of a pause
         self._lifecycle.adopt(record, monitor)
+        self._networking.runs(record)
         await self._execs.adopt(record, monitor)
 
     async def _await_start(self, monitor: Monitor) -> dict[str, Any]:

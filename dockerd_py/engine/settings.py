@@ -8,10 +8,7 @@ from dataclasses import replace
 
 from dockerd_py.engine import health_model, resources, signals
 from dockerd_py.engine.model import ContainerConfig, HostConfig
-from dockerd_py.errors import BadParameter, NotSupported
-
-NETWORK_MODES = ("default", "bridge", "none", "host")
-
+from dockerd_py.errors import BadParameter
 
 def merge(config: ContainerConfig, image: ContainerConfig) -> ContainerConfig:
     """The container's own settings over those of its image."""
@@ -81,20 +78,10 @@ def check(config: ContainerConfig, host: HostConfig, min_memory: int) -> list[st
     resources.check(host, min_memory)
     if host.shm_size < 0:
         raise BadParameter("SHM size can not be less than 0")
-    return _check_network(config, host)
+    return []
 
 
 def _check_hostname(config: ContainerConfig) -> None:
     for name in (config.hostname, config.domainname):
         if len(name) > 63 or any(not (c.isalnum() or c in "-._") for c in name) or name.startswith("-"):
             raise BadParameter(f"invalid hostname format: {name}")
-
-
-def _check_network(config: ContainerConfig, host: HostConfig) -> list[str]:
-    if host.network_mode not in NETWORK_MODES:
-        raise NotSupported(
-            f"network mode {host.network_mode!r} is not supported by this version: there are {', '.join(NETWORK_MODES)}"
-        )
-    if host.network_mode in ("none", "host") or config.network_disabled:
-        return []
-    return ["Bridge networking is not available in this version: the container has a loopback interface only."]

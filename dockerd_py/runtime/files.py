@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dockerd_py.errors import BadParameter, NotSupported
+from dockerd_py.errors import BadParameter
 
 HOST_GATEWAY = "host-gateway"
 SYSTEMD_RESOLVED_UPSTREAM = Path("/run/systemd/resolve/resolv.conf")
@@ -46,18 +46,17 @@ def extra_hosts(extra: Iterable[str]) -> str:
 
 
 def split_host(text: str) -> tuple[str, str]:
-    """"name:address" as (name, address): the address may be one of IPv6, in brackets or not.  Raises BadParameter."""
+    """"name:address" as (name, address): the address may be one of IPv6, in brackets or not, or HOST_GATEWAY.
+
+    Raises BadParameter.
+    """
     name, colon, address = text.partition(":")
     address = address[1:-1] if address.startswith("[") and address.endswith("]") else address
     if not colon or not name or not address or any(c.isspace() or c == "#" for c in name):
         raise BadParameter(f'bad format for add-host: "{text}": it must be NAME:ADDRESS')
-    if address == HOST_GATEWAY:
-        raise NotSupported(
-            f'the extra host "{text}" is not supported by this version: host-gateway needs a bridge to the host; '
-            "write the address itself"
-        )
     try:
-        ipaddress.ip_address(address)
+        if address != HOST_GATEWAY:
+            ipaddress.ip_address(address)
     except ValueError:
         raise BadParameter(f'invalid IP address in add-host: "{address}"') from None
     return name, address

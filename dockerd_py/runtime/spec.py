@@ -86,6 +86,7 @@ class SpecInput:
     network: str = PRIVATE
     host_namespaces: frozenset[str] = frozenset()  # of `NAMESPACES`: the host's instead of its own
     joined_namespaces: Mapping[str, str] = field(default_factory=dict)  # of `NAMESPACES` → a file to setns(2) to
+    network_path: str = ""  # the same for a network namespace that was made for it alone; "": the runtime makes it
     shm: str = PRIVATE  # what /dev/shm is: its own, `NONE`, or a directory of the host that is mounted there
     binds: tuple[Bind, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
@@ -182,10 +183,9 @@ def _command(settings: SpecInput) -> tuple[str, ...]:
 
 def _linux(settings: SpecInput) -> dict[str, Any]:
     shared = settings.host_namespaces | ({"network"} if settings.network == HOST else set())
+    paths = {"network": settings.network_path, **settings.joined_namespaces}
     namespaces = [
-        {"type": kind, **({"path": settings.joined_namespaces[kind]} if kind in settings.joined_namespaces else {})}
-        for kind in NAMESPACES
-        if kind not in shared
+        {"type": kind, **({"path": paths[kind]} if paths.get(kind) else {})} for kind in NAMESPACES if kind not in shared
     ]
     sysctl: dict[str, str] = {}
     if "network" not in shared and "network" not in settings.joined_namespaces:

@@ -52,6 +52,15 @@ class ContainerTable:
         """Raises NoSuchContainer."""
         await self._db.run(lambda connection: self.update_settings_in(connection, container_id, settings))
 
+    async def update(self, container_id: str, settings: str, state: str) -> None:
+        """Both at once.  Raises NoSuchContainer."""
+
+        def update(connection: sqlite3.Connection) -> None:
+            self.update_settings_in(connection, container_id, settings)
+            self.update_state_in(connection, container_id, state)
+
+        await self._db.run(update)
+
     async def rename(self, container_id: str, name: str) -> None:
         """Raises NoSuchContainer, Conflict."""
         await self._db.run(lambda connection: self.rename_in(connection, container_id, name))

@@ -1,0 +1,168 @@
+"""Putting a container on a network and taking it off, while it runs too.
+
+What is wanted is written down before it is made; recovery finishes what a killed daemon has begun: an endpoint that is
+recorded and not there is plugged in, an interface that no endpoint has goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dockerd_py.engine import making
+from dockerd_py.engine.containers import Containers
+from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.isolation import joined_container
+from dockerd_py.engine.lifecycle import Lifecycle
+from dockerd_py.engine.network_model import (
+    BRIDGE,
+    HOST,
+    HOST_DRIVER,
+    NONE,
+    NULL_DRIVER,
+    Endpoint,
+    EndpointRequest,
+    Network,
+)
+from dockerd_py.engine.networking import Networking
+from dockerd_py.engine.networks import Networks
+from dockerd_py.engine.record import Record, with_state
+from dockerd_py.errors import BadParameter, Conflict, Denied, PydockerdError
+from dockerd_py.store.store import Store
+from dockerd_py.store.tasks import uninterrupted
+
+PLUGGING = "plugging"
+"""The phase of a container's state while it is put on a network."""
+
+
+class Connecting:
+    def __init__(
+        self,
+        store: Store,
+        networks: Networks,
+        networking: Networking,
+        containers: Containers,
+        lifecycle: Lifecycle,
+        events: EventLog,
+    ) -> None:
+        self._store = store
+        self._networks = networks
+        self._networking = networking
+        self._containers = containers
+        self._lifecycle = lifecycle
+        self._events = events
+
+    async def connect(self, ref: str, container: str, asked: EndpointRequest) -> None:
+        """Raises NoSuchNetwork, NoSuchContainer, BadParameter, Denied, Conflict, NetworkFailed."""
+        network, record = self._networks.get(ref), self._containers.record(container)
+        _check(network, record)
+        check_request(network, asked)
+        await uninterrupted(self._connect(network, record, replace(asked, network=network.id)))
+
+    async def disconnect(self, ref: str, container: str, *, force: bool = False) -> None:
+        """``force`` is for endpoints whose container is gone: there are none here.
+
+        Raises NoSuchNetwork, NoSuchContainer, BadParameter, Denied, Conflict.
+        """
+        network, record = self._networks.get(ref), self._containers.record(container)
+        if network.driver == HOST_DRIVER or record.host.network_mode == HOST:
+            raise BadParameter("container cannot be disconnected from host network or connected to host network")
+        await uninterrupted(self._disconnect(network, record))
+
+    async def finish(self, record: Record) -> None:
+        """Recovery's part: a running container was being put on a network."""
+        if record.state.running:
+            for endpoint in record.state.endpoints:
+                if not await self._networking.is_plugged(endpoint):
+                    await self._networking.plug_running(record, endpoint)
+        await self._lifecycle.save(record)
+
+    async def _connect(self, network: Network, record: Record, asked: EndpointRequest) -> None:
+        async with record.lock:
+            if record.gone or record.removing:
+                raise Conflict(f"container {record.name} is being removed")
+            if any(one.network == network.id for one in record.host.networks):
+                raise Denied(f"endpoint with name {record.name} already exists in network {network.name}")
+            before = record.host, record.state
+            record.host = replace(record.host, networks=(*record.host.networks, asked))
+            if not record.state.running:
+                await self._keep(record, before)
+                return
+            try:
+                endpoint = self._networking.plan_more(record, asked)
+            except BaseException:
+                record.host, record.state = before
+                raise
+            record.state = with_state(record, endpoints=(*record.state.endpoints, endpoint))
+            await self._keep(record, before, phase=PLUGGING)
+            try:
+                await self._networking.plug_running(record, endpoint)
+                await self._lifecycle.save(record)
+            except BaseException:
+                record.host, state = before
+                record.state = with_state(record, endpoints=state.endpoints)
+                await self._keep(record, before)
+                await self._unplug(record, endpoint)
+                raise
+            self._lifecycle.rewrite_hosts(record)
+        self._publish("connect", network, record)
+
+    async def _disconnect(self, network: Network, record: Record) -> None:
+        async with record.lock:
+            if not any(one.network == network.id for one in record.host.networks):
+                raise Denied(f"container {record.id} is not connected to the network {network.name}")
+            before = record.host, record.state
+            left = tuple(one for one in record.host.networks if one.network != network.id)
+            record.host = replace(record.host, networks=left)
+            going = next((one for one in record.state.endpoints if one.network_id == network.id), None)
+            if going is not None:
+                endpoints = tuple(one for one in record.state.endpoints if one is not going)
+                record.state = with_state(record, endpoints=endpoints)
+            await self._keep(record, before)
+            if going is not None and record.state.running:
+                await self._unplug(record, going)
+                self._lifecycle.rewrite_hosts(record)
+            elif going is not None:
+                self._networking.give_back(record, [going])
+        if going is not None and record.state.running:
+            self._publish("disconnect", network, record)
+
+    async def _unplug(self, record: Record, endpoint: Endpoint) -> None:
+        await self._networking.unplug_running(record, endpoint)
+
+    async def _keep(self, record: Record, before: tuple[object, object], **more: str) -> None:
+        """Write down its networks and its endpoints; as they were when that fails."""
+        try:
+            await self._store.containers.update(
+                record.id, making.settings_of(record), self._lifecycle.state_of(record, **more)
+            )
+        except PydockerdError:
+            record.host, record.state = before  # type: ignore[assignment]
+            raise
+
+    def _publish(self, action: str, network: Network, record: Record) -> None:
+        attributes = {"container": record.id, "name": network.name, "type": network.driver}
+        self._events.publish("network", action, network.id, attributes)
+
+
+def check_request(network: Network, asked: EndpointRequest) -> None:
+    """Raises BadParameter for what the default network does not have."""
+    if network.name not in (BRIDGE, HOST, NONE):
+        return
+    if asked.ipv4 or asked.ipv6:
+        raise BadParameter("user specified IP address is supported on user defined networks only")
+    if asked.aliases:
+        raise BadParameter("network-scoped alias is supported only for containers in user defined networks")
+
+
+def _check(network: Network, record: Record) -> None:
+    """Raises BadParameter."""
+    if joined_container(record.host.network_mode):
+        raise BadParameter(
+            "container sharing network namespace with another container or host cannot be connected to any other network"
+        )
+    if network.driver == HOST_DRIVER or record.host.network_mode == HOST:
+        raise BadParameter("container cannot be disconnected from host network or connected to host network")
+    if network.driver == NULL_DRIVER or record.host.network_mode == NONE:
+        raise BadParameter(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+        )
