@@ -36,10 +36,9 @@ from dockerd_py.engine.nameservice import NameEntry, NameService, NetworkNames
 from dockerd_py.engine.networks import PARENT, Networks
 from dockerd_py.engine.record import Record, with_state
 from dockerd_py.errors import NetworkFailed, NoSuchNetwork, PydockerdError
-from dockerd_py.nat import hostports
 from dockerd_py.nat.conntrack import forget_udp
 from dockerd_py.nat.firewall.base import Firewall
-from dockerd_py.nat.hostports import HeldPort
+from dockerd_py.nat.hostports import HeldPort, HostPorts
 from dockerd_py.nat.ipam import Addresses, mac_of
 from dockerd_py.nat.links import Links
 from dockerd_py.nat.model import LinkRule, Mapping, Plug, Rules
@@ -96,6 +95,7 @@ class Networking:
         self._names = names
         self._events = events
         self._servers = servers
+        self._host_ports = HostPorts()
         self._live: dict[str, Live] = {}
         self._ending: dict[str, Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,8 +120,7 @@ class Networking:
             self.give_back(record, [one for one in endpoints if one.network_id not in before])
             raise
         self._live[record.id] = Live(held=held)
-        published = tuple(port for one in held for port in one.published)
-        record.state = with_state(record, endpoints=tuple(endpoints), ports=tuple(map(_published, published)))
+        record.state = with_state(record, endpoints=tuple(endpoints), ports=tuple(map(_published, held)))
 
     def begin(self, record: Record) -> None:
         """Work at what was planned, until `namespace` and `publish` await it or `release` gives it up."""
@@ -153,7 +152,7 @@ class Networking:
             await asyncio.shield(live.firewall)
         if live.held:
             assert record.monitor is not None
-            await record.monitor.publish([(port, one.sockets) for one in live.held for port in one.published])
+            await record.monitor.publish(self._relays(record, live.held))
             live.close_held()
 
     # While it runs
@@ -401,7 +400,10 @@ class Networking:
         if not wanted:
             return []
         network = self._networks.get(record.host.networks[0].network)
-        return hostports.hold(wanted, self._networks.host_ip(network))
+        ours = {(port.protocol, port.host_port) for one in self.records() for port in one.state.ports}
+        return self._host_ports.hold(
+            wanted, self._networks.host_ip(network), endpoint=f"{record.name} ({record.id})", ours=ours
+        )
 
     async def _make_sandbox(self, record: Record, live: Live) -> None:
         live.namespace = await self._links.new_namespace()
@@ -546,7 +548,7 @@ def _link(text: str) -> tuple[str, str]:
     return alias or container, container
 
 
-def _published(port: hostports.Published) -> PublishedPort:
+def _published(port: HeldPort) -> PublishedPort:
     return PublishedPort(port.port, port.protocol, port.host_ip, port.host_port)
 
 

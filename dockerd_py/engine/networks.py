@@ -7,11 +7,12 @@ and goes after it.  Which container is on which network is in the containers' ow
 from __future__ import annotations
 
 import asyncio
+import builtins
 import ipaddress
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dockerd_py import ids
@@ -265,7 +266,8 @@ class Networks:
         if self._config.bip:
             address = ipaddress.ip_interface(self._config.bip)
             return Pool(str(address.network), str(address.ip))
-        taken = [*await self._links.occupied(except_on=self._own_bridge), *self._subnets(but=before.id)]
+        occupied = set(await self._links.occupied()) - await self._subnets_on(self._own_bridge)
+        taken = [*occupied, *self._subnets(but=before.id)]
         if before.pools:
             kept = ipaddress.ip_network(before.pools[0].subnet)
             if not any(kept.overlaps(ipaddress.ip_network(one)) for one in taken if ":" not in one):
@@ -295,15 +297,15 @@ class Networks:
             pools=await self._choose_pools(request, network_id),
             bridge=(request.options.get(BRIDGE_NAME) or f"br-{network_id[:12]}") if request.driver == BRIDGE else "",
         )
-        if network.bridge and any(other.bridge == network.bridge for other in self._by_id.values()):
-            raise Conflict(f"the bridge {network.bridge} is that of another network")
+        if network.bridge and await self._links.exists(network.bridge):
+            raise Conflict(f"there is an interface {network.bridge} already: name another one, or none")
         row = NetworkRow(network.id, network.name, network.created, forms.dump_network(network))
         await self._store.networks.insert(row)
         try:
             if network.driver == BRIDGE:
                 if request.ipv6 and self._config.ip_forward:
                     await self._links.set_forwarding(ipv6=True)
-                await self._links.ensure_bridge(self._bridge_of(network), new=True)
+                await self._links.ensure_bridge(self._bridge_of(network))
             await self._store.networks.set_state(network.id, READY)
         except BaseException:
             await self._take_away(network, made=False)
@@ -315,8 +317,7 @@ class Networks:
 
     async def _choose_pools(self, request: NetworkRequest, network_id: str) -> tuple[Pool, ...]:
         """With a subnet of each family that it has, and gateways.  Raises BadParameter, Denied, NetworkFailed."""
-        occupied = list(await self._links.occupied()) if request.driver == BRIDGE else []
-        taken = [*self._subnets(), *occupied]
+        taken = [*self._subnets(), *(await self._links.occupied())]
         pools = [pool for pool in request.pools if pool.subnet]
         check_pools(pools)
         for pool in pools:
@@ -383,7 +384,13 @@ class Networks:
     def _give_out(self, network: Network) -> None:
         self._addresses[network.id] = [Addresses(pool) for pool in network.pools]
 
-    def _subnets(self, but: str = "") -> list[str]:
+    async def _subnets_on(self, interface: str) -> set[str]:
+        """Those that an interface of ours, which may be there from before, brings to the host."""
+        if not await self._links.exists(interface):
+            return set()
+        return {str(ipaddress.ip_interface(one).network) for one in await self._links.addresses_of(interface)}
+
+    def _subnets(self, but: str = "") -> builtins.list[str]:
         return [pool.subnet for network in self._by_id.values() if network.id != but for pool in network.pools]
 
     def _publish(self, action: str, network: Network) -> None:
@@ -437,8 +444,3 @@ def _address(key: str, value: str) -> None:
 def _flag(network: Network, key: str, *, default: bool) -> bool:
     value = network.options.get(key)
     return default if value is None else value.lower() in _TRUE
-
-
-def interface_names(requests: Iterable[object]) -> list[str]:
-    """What the interfaces of a container are called, in the order of its networks."""
-    return [f"eth{number}" for number, _ in enumerate(requests)]
