@@ -15,7 +15,7 @@ from typing import Any
 from dockerd_py.errors import NetworkFailed
 from dockerd_py.nat.model import Bridge
 from dockerd_py.nat.netns import want_sysctl
-from dockerd_py.nat.rtnl import Kernel, code_of, delete, index_of, kind_of, link_of, refused
+from dockerd_py.nat.rtnl import Kernel, delete, delete_address, index_of, kind_of, link_of, refused
 
 IFA_F_NODAD = 0x02  # if_addr.h
 _SCOPE_LINK = 253  # rtnetlink(7)
@@ -54,7 +54,7 @@ def remove(kernel: Kernel, name: str) -> None:
     index = index_of(name)
     if index:
         _check_is_bridge(kernel.ip, index, name)
-        delete(kernel.ip, name)
+        delete(name)
 
 
 def ports(kernel: Kernel, name: str) -> tuple[str, ...]:
@@ -106,12 +106,7 @@ def _set_addresses(ip: Any, index: int, bridge: Bridge) -> None:
     wanted = [ipaddress.ip_interface(address).with_prefixlen for address in bridge.addresses]
     for text, scope in _addresses(ip, index):
         if text not in wanted and scope != _SCOPE_LINK:
-            address, _, prefix = text.partition("/")
-            try:
-                ip.addr("del", index=index, address=address, prefixlen=int(prefix))
-            except Exception as error:
-                if code_of(error) != errno.EADDRNOTAVAIL:  # gone with the first one of its subnet
-                    raise
+            delete_address(index, text)  # those behind the first one of a subnet may go with it
     there = {text for text, _ in _addresses(ip, index)}
     for text in wanted:
         if text not in there:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -75,8 +76,9 @@ def _keep_router_advertisements() -> None:
         if interface in ("all", "default", "lo"):
             continue
         below = f"net/ipv6/conf/{interface}"
-        if read_sysctl(f"{below}/accept_ra") == "1" and read_sysctl(f"{below}/forwarding") == "0":
-            want_sysctl(f"{below}/accept_ra", "2")
+        with contextlib.suppress(FileNotFoundError):  # it is just going
+            if read_sysctl(f"{below}/accept_ra") == "1" and read_sysctl(f"{below}/forwarding") == "0":
+                want_sysctl(f"{below}/accept_ra", "2")
 
 
 def _name_servers() -> set[ipaddress.IPv4Network | ipaddress.IPv6Network]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from dockerd_py.nat import bridges, hostnet, plugs
 from dockerd_py.nat.model import Bridge, Plug
-from dockerd_py.nat.rtnl import Kernel, Workers
+from dockerd_py.nat.rtnl import Kernel, Workers, delete
 
 # Deleting takes the kernel 15 to 30 ms, in which it mostly waits; four at once take no longer.
 _REMOVERS = 4
@@ -96,7 +96,7 @@ class Links:
 
     async def unplug(self, host_interface: str) -> None:
         """Delete a veth pair by its end on the host; fine when it is gone."""
-        await self._removers.run(f"cannot remove {host_interface}", lambda kernel: plugs.unplug(kernel, host_interface))
+        await self._removers.run(f"cannot remove {host_interface}", lambda _: delete(host_interface))
 
     async def unplug_inside(self, namespace: int, interface: str) -> None:
         """Delete an interface of a namespace's; fine when it is gone."""

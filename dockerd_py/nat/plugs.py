@@ -40,18 +40,14 @@ def plug(kernel: Kernel, namespace: int, plug: Plug) -> None:
 def unplug_any(kernel: Kernel, namespace: int, plug: Plug) -> None:
     """Undo `plug`."""
     if plug.kind == BRIDGE:
-        unplug(kernel, plug.host_interface)
+        delete(plug.host_interface)
     else:
         unplug_inside(kernel, namespace, plug.interface)
 
 
-def unplug(kernel: Kernel, host_interface: str) -> None:
-    delete(kernel.ip, host_interface)
-
-
 def unplug_inside(kernel: Kernel, namespace: int, interface: str) -> None:
-    with kernel.inside(namespace) as ip:
-        delete(ip, interface)
+    with kernel.home.inside(namespace):
+        delete(interface)
 
 
 def hairpin_needed() -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import os
 import queue
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -21,6 +23,10 @@ from dockerd_py.errors import NetworkFailed, PydockerdError
 from dockerd_py.nat.netns import Home
 
 T = TypeVar("T")
+
+_RTM_DELLINK, _RTM_DELADDR = 17, 21  # rtnetlink.h
+_IFA_LOCAL = 2
+_NLM_F_REQUEST, _NLM_F_ACK = 0x01, 0x04
 
 _TEXTS = {
     errno.EPERM: "not permitted: the daemon needs the capability CAP_NET_ADMIN",
@@ -181,13 +187,30 @@ def kind_of(link: Any) -> str:
     return (info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
 
 
-def delete(ip: Any, interface: str) -> None:
-    """Delete an interface of the namespace that both the socket and the calling thread are in; fine when gone."""
-    index = index_of(interface)
-    if not index:
-        return
-    try:
-        ip.link("del", index=index)
-    except Exception as error:
-        if code_of(error) != errno.ENODEV:
-            raise
+def delete(interface: str) -> None:
+    """Delete an interface of the calling thread's namespace; fine when gone.  Raises OSError.
+
+    pyroute2 before 0.7 sets flags here that kernels from 6.0 on take for something else.
+    """
+    if index := index_of(interface):
+        _ask(_RTM_DELLINK, struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0), unless=errno.ENODEV)
+
+
+def delete_address(index: int, address: str) -> None:
+    """As `delete`, an address with its prefix."""
+    what = ipaddress.ip_interface(address)
+    family = socket.AF_INET if what.version == 4 else socket.AF_INET6
+    raw = what.ip.packed
+    message = struct.pack("=BBBBI", family, what.network.prefixlen, 0, 0, index)
+    message += struct.pack("=HH", 4 + len(raw), _IFA_LOCAL) + raw
+    _ask(_RTM_DELADDR, message, unless=errno.EADDRNOTAVAIL)
+
+
+def _ask(kind: int, message: bytes, *, unless: int) -> None:
+    """One request of netlink(7) and its answer.  Raises OSError for an answer that is neither yes nor ``unless``."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        header = struct.pack("=IHHII", 16 + len(message), kind, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0)
+        kernel.send(header + message)
+        code = -int(struct.unpack_from("=i", kernel.recv(65536), 16)[0])
+    if code and code != unless:
+        raise OSError(code, os.strerror(code))
