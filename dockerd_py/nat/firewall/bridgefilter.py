@@ -1,0 +1,50 @@
+"""Lets the firewall see what the containers of one bridge send to each other, where that is to be filtered.
+
+Frames that stay on a bridge do not pass the rules for IP packets. The kernel's br_netfilter makes them, bridge by
+bridge (IFLA_BR_NF_CALL_IPTABLES): it is turned on where icc is off, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from pyroute2 import IPRoute, NetlinkError
+
+from dockerd_py import subprocesses
+from dockerd_py.errors import NetworkFailed
+from dockerd_py.nat.firewall.rules import Plans
+
+MODULE = "br_netfilter"
+_THERE = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+
+
+def _closed(plans: Plans) -> tuple[str, ...]:
+    return plans[0].closed if plans else ()
+
+
+async def ensure_module(plans: Plans) -> None:
+    """Load br_netfilter if a bridge needs it. Raises NetworkFailed if there is none."""
+    if not _closed(plans) or await asyncio.to_thread(os.path.exists, _THERE):
+        return
+    try:
+        await subprocesses.run(["modprobe", MODULE])
+    except subprocesses.ProgramFailed as error:
+        raise NetworkFailed(
+            f"icc=false needs the kernel's module {MODULE}, which cannot be loaded: {error.stderr or error}"
+        ) from None
+
+
+def turn_on(plans: Plans) -> None:
+    """Blocking. Raises NetworkFailed, also if a bridge is not there."""
+    if not _closed(plans):
+        return
+    with IPRoute() as route:
+        for name in _closed(plans):
+            indexes = route.link_lookup(ifname=name)
+            if not indexes:
+                raise NetworkFailed(f"there is no bridge {name} on which containers are to be kept apart")
+            try:
+                route.link("set", index=indexes[0], kind="bridge", br_nf_call_iptables=1, br_nf_call_ip6tables=1)
+            except NetlinkError as error:
+                raise NetworkFailed(f"containers on {name} cannot be kept apart: {error}") from None
