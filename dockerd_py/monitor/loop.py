@@ -37,9 +37,17 @@ class Loop:
     def watches(self, fd: int) -> bool:
         return fd in self._handlers
 
-    def turn(self, timeout: float) -> None:
-        """Wait at most ``timeout`` seconds (-1: for ever) and call the handlers of what happened."""
-        for fd, events in self._epoll.poll(timeout):
+    def fileno(self) -> int:
+        """By which another loop watches this one."""
+        return self._epoll.fileno()
+
+    def close(self) -> None:
+        self._epoll.close()
+
+    def turn(self, timeout: float, most: int = -1) -> None:
+        """Wait at most ``timeout`` seconds (-1: for ever) and call the handlers of what happened; of ``most``
+        descriptors at most (-1: all), in turns."""
+        for fd, events in self._epoll.poll(timeout, most):
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(events)

@@ -21,6 +21,10 @@ follow        fds: socket                             the same, before the first
 position                                              the same, now
 resize        height, width
 rename        fields, names
+publish       ports: [{protocol, address, port}]:     (what reaches the sockets is relayed to there, until the
+              the container's; fds: sockets of the    container ends: they are closed before that is told)
+              host's, one each
+unpublish                                             (all ports are given back, their connections reset)
 exec          exec: an id; groups: the files by       pid, started_at: of the process that the call has started
               which the control groups are joined;
               argv, log, pid_file: the runtime's
@@ -50,11 +54,11 @@ import select
 import signal
 import socket
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dockerd_py.monitor import PROTOCOL_VERSION, spool, wire
+from dockerd_py.monitor import PROTOCOL_VERSION, parting, spool, wire
 from dockerd_py.monitor.children import Children
-from dockerd_py.monitor.clients import Attached, Client, read_memfd
+from dockerd_py.monitor.clients import Client, read_memfd
 from dockerd_py.monitor.control import Control, Refused, Reply
 from dockerd_py.monitor.drivers import make
 from dockerd_py.monitor.execs import Execs
@@ -66,7 +70,8 @@ from dockerd_py.monitor.recorder import Recorder
 from dockerd_py.monitor.session import DRAIN_SECONDS, Session
 from dockerd_py.monitor.streams import Streams, Terminal
 
-PARTING_SECONDS = 10.0  # how long a client may read nothing of the last output; at shutdown, the time for all of it
+if TYPE_CHECKING:
+    from dockerd_py.monitor.relay import Relay
 
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
@@ -118,6 +123,7 @@ class Supervisor:
         self.children = Children()
         self.names = config.log_names
         self.oom: OomWatch | None = None
+        self.relay: Relay | None = None  # of a container that has published ports
         self._prepare_process()
         self.session = Session(
             self.loop, self._make_streams(), self.recorder, stdin_once=config.stdin_once, patient=False
@@ -167,6 +173,8 @@ class Supervisor:
     def _timeout(self) -> float:
         """Seconds until something is due though no descriptor tells so; -1: never."""
         due = [self.recorder.due, self.record_retry_at, *self.session.due, *self.execs.due]
+        if self.relay is not None:
+            due += self.relay.due
         now = time.monotonic()
         if self.died_at and now < self.died_at + DRAIN_SECONDS:
             due.append(self.died_at + DRAIN_SECONDS)
@@ -179,6 +187,8 @@ class Supervisor:
         self.recorder.settle(now)
         self.session.settle(now)
         self.execs.settle(now)
+        if self.relay is not None:
+            self.relay.settle(now)
         if self.died_at and not self.done:
             self._finish(now)
         elif self.phase == "idle" and not self.control.connected and not self.session.attached:
@@ -227,6 +237,12 @@ class Supervisor:
             case "rename":
                 self.names = message["names"]
                 self.recorder.rename(message["fields"], message["names"])
+                return {}
+            case "publish":
+                self._publish(message, fds)
+                return {}
+            case "unpublish":
+                self._unpublish()
                 return {}
             case str(op) if op.startswith("exec"):
                 return self._dispatch_exec(op, message, fds, later)
@@ -291,6 +307,24 @@ class Supervisor:
         self.recorder.follow(socket.socket(fileno=fds.pop(0)))
         return self.recorder.position()
 
+    def _publish(self, message: wire.Message, fds: list[int]) -> None:
+        ports = message["ports"]
+        if self.died_at or len(ports) != len(fds):
+            raise Refused("the container has exited" if self.died_at else "publish needs a socket for each port")
+        if self.relay is None:
+            try:
+                from dockerd_py.monitor.relay import Relay  # noqa: PLC0415 - most monitors have no use for its memory
+            except ImportError as error:  # the program was taken away
+                raise Refused(str(error)) from error
+            self.relay = Relay(self.loop)
+        for port in ports:
+            self.relay.add(socket.socket(fileno=fds.pop(0)), port["protocol"], port["address"], port["port"])
+
+    def _unpublish(self) -> None:
+        if self.relay is not None:
+            self.relay.close()
+            self.relay = None
+
     def _abandoned(self) -> None:
         if self.phase in ("gated", "creating", "created"):
             self._abort()  # nobody will ever start it
@@ -345,6 +379,8 @@ class Supervisor:
             ordinal=0,
         )
         self.died_at = time.monotonic()
+        if self.relay is not None:
+            self.relay.release()
         self.execs.end()
 
     def _finish(self, now: float) -> None:
@@ -383,6 +419,7 @@ class Supervisor:
             return
         made = self.phase not in ("idle", "gated")
         self.phase = "exited"
+        self._unpublish()
         self.children.forget_all()
         self.runtime.kill_everything()
         if made:
@@ -392,42 +429,9 @@ class Supervisor:
     def _part(self) -> None:
         """Give clients the rest of their output, as long as they take it, and leave nothing behind."""
         self.control.close()
-        begun = time.monotonic()
         sessions = [self.session, *self.execs.sessions()]
         clients: list[Client] = [client for session in sessions for client in session.attached]
         clients += self.recorder.followers
-        for client in clients:
-            client.last_progress = begun
-        while clients:
-            now = time.monotonic()
-            late = self.asked_to_go and now > begun + PARTING_SECONDS
-            for client in clients:
-                client.flush()
-                if client.buffer:
-                    client.gone |= late or (not client.held and now > client.last_progress + PARTING_SECONDS)
-                else:
-                    client.gone |= late or client.part(now)
-                if client.gone:
-                    client.close()
-            clients = [client for client in clients if not client.gone]
-            if clients:
-                _await_progress(clients)
-        deadline = time.monotonic() + PARTING_SECONDS
-        while self.recorder.waits and time.monotonic() < deadline:
-            time.sleep(0.01)
-            self.recorder.flush()
+        parting.part(clients, self.relay, lambda: self.asked_to_go)
+        parting.drain(self.recorder)
         self.recorder.close()
-
-
-def _await_progress(clients: list[Client]) -> None:
-    """Wait, a second at most, until one of ``clients`` can be sent something, is held no longer, or has ended."""
-    poll = select.poll()
-    holds = {client.hold: client for client in clients if isinstance(client, Attached) and client.hold is not None}
-    for fd in holds:
-        poll.register(fd, select.POLLIN)
-    for client in clients:
-        if not client.held:
-            poll.register(client.sock, select.POLLOUT if client.buffer else select.POLLIN)
-    for fd, _ in poll.poll(1000):
-        if fd in holds:
-            holds[fd].hold_ended()

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from dockerd_py.errors import PydockerdError, RuntimeFailed
 from dockerd_py.monitor import PROTOCOL_VERSION, stamp, wire
@@ -17,6 +17,15 @@ from dockerd_py.monitor.supervisor import Config
 log = logging.getLogger(__name__)
 
 REPLY_SECONDS = 10.0
+
+
+class Relayed(NamedTuple):
+    """A port of the host's, and where what reaches it goes."""
+
+    fd: int  # the host's socket, which holds the port
+    protocol: str
+    address: str  # the container's
+    port: int
 
 
 class MonitorGone(RuntimeFailed):
@@ -84,6 +93,23 @@ class Monitor:
         if "error" in reply:
             raise RequestFailed(str(reply["error"]), reply.get("log"))
         return reply
+
+    async def publish(self, ports: Sequence[Relayed]) -> None:
+        """Hand the host's sockets over; the caller closes its own copies.  Raises what `request` raises: some may have
+        been taken then, and are given back by ``unpublish`` or with the start."""
+        batches = [ports[at : at + wire.MAX_FDS] for at in range(0, len(ports), wire.MAX_FDS)]
+        requests = (
+            self.request(
+                "publish",
+                fds=tuple(port.fd for port in batch),
+                ports=[{"protocol": port.protocol, "address": port.address, "port": port.port} for port in batch],
+            )
+            for batch in batches
+        )
+        # all are awaited, even after a failure: a request that is not sent yet needs its descriptors
+        for reply in await asyncio.gather(*requests, return_exceptions=True):
+            if isinstance(reply, BaseException):
+                raise reply
 
     def close(self) -> None:
         """Let go of the connection; the monitor lives on if it has a container."""
