@@ -52,7 +52,8 @@ import socket
 import time
 from typing import Any, NamedTuple
 
-from dockerd_py.monitor import PROTOCOL_VERSION, spool, wire
+from dockerd_py import wire
+from dockerd_py.monitor import PROTOCOL_VERSION, spool
 from dockerd_py.monitor.children import Children
 from dockerd_py.monitor.clients import Attached, Client, read_memfd
 from dockerd_py.monitor.control import Control, Refused, Reply
