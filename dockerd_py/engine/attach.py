@@ -11,8 +11,8 @@ from dockerd_py.engine import logsettings
 from dockerd_py.engine.model import STDERR, STDOUT, AttachOptions, Status
 from dockerd_py.engine.record import Record
 from dockerd_py.errors import BadParameter, Conflict, NotReadable, PydockerdError
-from dockerd_py.monitor.wire import Message
 from dockerd_py.runtime.monitors import Monitor
+from dockerd_py.wire import Message
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 

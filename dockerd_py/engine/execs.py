@@ -41,11 +41,11 @@ from dockerd_py.errors import (
     RuntimeFailed,
     TimedOut,
 )
-from dockerd_py.monitor.wire import Message
 from dockerd_py.runtime import crun
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
 from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.units.base import Units
+from dockerd_py.wire import Message
 
 log = logging.getLogger(__name__)
 

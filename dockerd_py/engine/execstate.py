@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dockerd_py.engine.model import Exec, ExecConfig, Status
 from dockerd_py.engine.record import Record
 from dockerd_py.errors import Conflict, NotRunning
-from dockerd_py.monitor.wire import Message
+from dockerd_py.wire import Message
 
 
 class Phase(enum.Enum):

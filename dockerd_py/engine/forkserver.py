@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 
 import dockerd_py.monitor
-from dockerd_py import subprocesses
+from dockerd_py import subprocesses, wire
 from dockerd_py.errors import PydockerdError, RuntimeFailed
-from dockerd_py.monitor import wire
 from dockerd_py.monitor.supervisor import Config
 from dockerd_py.runtime.monitors import ForkServer, ForkServerGone, Monitor
 from dockerd_py.units.base import Units

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dockerd_py import wire
 from dockerd_py.config import Config
 from dockerd_py.engine.forkserver import SOCKET_NAME
 from dockerd_py.engine.record import Paths
 from dockerd_py.errors import StoreError
-from dockerd_py.monitor import wire
 from dockerd_py.store import fsck, lock, mounts
 from dockerd_py.store.files import shown, store_errors
 from dockerd_py.store.fsck import Report

@@ -47,7 +47,6 @@ from dockerd_py.errors import (
 from dockerd_py.monitor import spool
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.monitor.supervisor import Config as MonitorConfig
-from dockerd_py.monitor.wire import Message
 from dockerd_py.runtime import crun
 from dockerd_py.runtime.apparmor import AppArmor
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
@@ -55,6 +54,7 @@ from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.files import store_error
 from dockerd_py.store.store import Store
 from dockerd_py.units.base import ScopeSpec, Units
+from dockerd_py.wire import Message
 
 log = logging.getLogger(__name__)
 

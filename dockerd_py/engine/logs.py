@@ -20,9 +20,9 @@ from dockerd_py.engine.model import STDERR, STDOUT, LogOptions, LogRecord, Statu
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.errors import NotReadable
 from dockerd_py.monitor.clients import FOLLOW
-from dockerd_py.monitor.wire import Message
 from dockerd_py.runtime.monitors import Monitor, MonitorGone, RequestFailed
 from dockerd_py.units.journal import JournalReader, JournalRecord
+from dockerd_py.wire import Message
 
 T = TypeVar("T")
 LogBatch = list[LogRecord]

@@ -59,6 +59,7 @@ class NameService:
 
     def has(self, container_id: str) -> bool:
         """Whether there is an entry: who is connected to its first user-defined network needs `put`, not `change`."""
+        return False
 
     async def forget(self, container_id: str) -> None:
         """Take the entry away; its namespace is free when this returns.  Fine when there is none; raises nothing."""

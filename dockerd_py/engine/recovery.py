@@ -14,6 +14,7 @@ import os
 import shutil
 from typing import Any
 
+from dockerd_py import wire
 from dockerd_py.engine import forms, ipc, mounts, settings
 from dockerd_py.engine.connecting import PLUGGING, Connecting
 from dockerd_py.engine.containers import Containers
@@ -27,7 +28,7 @@ from dockerd_py.engine.record import LogPosition, Paths, Record, with_state
 from dockerd_py.engine.updates import Updates
 from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import PydockerdError
-from dockerd_py.monitor import spool, wire
+from dockerd_py.monitor import spool
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.runtime import files, monitors
 from dockerd_py.runtime.monitors import Monitor

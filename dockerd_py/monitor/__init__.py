@@ -5,7 +5,7 @@ exit is written down, whether or not a daemon is running, and it never needs one
 and survives the SIGKILL of every other process of ours.
 
 Only the standard library is imported here, and of that only what is small: each monitor shares the fork server's
-memory.  The daemon speaks to both through `dockerd_py.monitor.wire`; the messages are listed in
+memory.  The daemon speaks to both through `dockerd_py.wire`; the messages are listed in
 `dockerd_py.monitor.supervisor`.
 """
 

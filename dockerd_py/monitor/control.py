@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from dockerd_py.monitor import wire
+from dockerd_py import wire
 from dockerd_py.monitor.loop import Loop
 
 SPARE_FDS = 64

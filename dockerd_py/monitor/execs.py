@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from dockerd_py.monitor import wire
+from dockerd_py import wire
 from dockerd_py.monitor.children import Children, kill
 from dockerd_py.monitor.clients import read_memfd
 from dockerd_py.monitor.control import Refused, Reply

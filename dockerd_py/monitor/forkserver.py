@@ -19,7 +19,8 @@ import socket
 import sys
 from typing import NoReturn
 
-from dockerd_py.monitor import PROTOCOL_VERSION, stamp, supervisor, wire
+from dockerd_py import wire
+from dockerd_py.monitor import PROTOCOL_VERSION, stamp, supervisor
 
 REQUEST_TIMEOUT = 5.0
 CODE = stamp.of_code()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import zlib
 
+from dockerd_py import wire
+
 
 def of_code() -> str:
-    """A checksum of the monitor's modules as they are on the disk now."""
+    """A checksum of the monitor's modules, and of the wire, as they are on the disk now."""
     checksum = 0
     directory = os.path.dirname(os.path.abspath(__file__))
-    for name in sorted(os.listdir(directory)):
-        if name.endswith(".py"):
-            with open(os.path.join(directory, name), "rb") as file:
-                checksum = zlib.crc32(file.read(), zlib.crc32(name.encode(), checksum))
+    names = (os.path.join(directory, name) for name in sorted(os.listdir(directory)))
+    for path in (*names, os.path.abspath(wire.__file__)):
+        if path.endswith(".py"):
+            with open(path, "rb") as file:
+                checksum = zlib.crc32(file.read(), zlib.crc32(os.path.basename(path).encode(), checksum))
     return f"{checksum:08x}"

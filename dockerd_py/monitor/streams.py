@@ -9,7 +9,7 @@ import struct
 import termios
 from collections.abc import Collection
 
-from dockerd_py.monitor import wire
+from dockerd_py import wire
 
 STDIN_LIMIT = 256 * 1024
 

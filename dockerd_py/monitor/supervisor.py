@@ -56,7 +56,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dockerd_py.monitor import PROTOCOL_VERSION, parting, spool, wire
+from dockerd_py import wire
+from dockerd_py.monitor import PROTOCOL_VERSION, parting, spool
 from dockerd_py.monitor.children import Children
 from dockerd_py.monitor.clients import Client, read_memfd
 from dockerd_py.monitor.control import Control, Refused, Reply

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from dockerd_py import wire
 from dockerd_py.errors import PydockerdError, RuntimeFailed
-from dockerd_py.monitor import PROTOCOL_VERSION, stamp, wire
+from dockerd_py.monitor import PROTOCOL_VERSION, stamp
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.monitor.supervisor import Config
 

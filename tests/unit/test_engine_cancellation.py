@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from dockerd_py import wire
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.model import Event
-from dockerd_py.monitor import wire
 from dockerd_py.runtime.monitors import Monitor
 
 FAR = 1 << 62

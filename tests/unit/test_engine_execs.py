@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from daemons import busybox_tar
 
+from dockerd_py import wire
 from dockerd_py.config import Config, NetworkConfig
 from dockerd_py.engine import execs
 from dockerd_py.engine.engine import Engine
 from dockerd_py.engine.model import ContainerConfig, ExecConfig, HostConfig
 from dockerd_py.errors import CommandNotFound, NoSuchExec, NotRunning, NotSupported
-from dockerd_py.monitor import wire
 from dockerd_py.runtime.monitors import Monitor
 
 

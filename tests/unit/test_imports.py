@@ -9,9 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "dockerd_py"
 
-BASE = {"errors", "version", "subprocesses", "ids", "confined", "flags", "config"}
+BASE = {"errors", "version", "subprocesses", "ids", "confined", "flags", "config", "wire"}
 ALLOWED = {
-    "monitor": {"monitor"},
+    "monitor": {"monitor", "wire"},
     "units": {"units"} | BASE,
     "store": {"store"} | BASE,
     "runtime": {"runtime", "monitor"} | BASE,
@@ -45,13 +45,23 @@ def test_a_folder_imports_only_what_is_below_it(folder: str) -> None:
         assert not strangers, f"{path.relative_to(PACKAGE)} imports {strangers}"
 
 
+def test_the_name_service_imports_nothing_heavy() -> None:
+    for path in (PACKAGE / "nat" / "dns").rglob("*.py"):
+        text = path.read_text()
+        strangers = imported(path) - {"wire", "nat"}
+        assert not strangers, f"{path.relative_to(PACKAGE)} imports {strangers}"
+        assert "dockerd_py.nat." not in text.replace("dockerd_py.nat.dns", "")
+
+
 def test_every_folder_has_its_place() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and list(path.rglob("*.py"))}
     assert folders <= set(ALLOWED)
 
 
-def test_the_monitor_needs_only_the_standard_library() -> None:
-    for path in (PACKAGE / "monitor").rglob("*.py"):
+@pytest.mark.parametrize("part", ["monitor", "nat/dns", "wire.py"])
+def test_the_monitor_and_the_name_service_need_only_the_standard_library(part: str) -> None:
+    place = PACKAGE / part
+    for path in place.rglob("*.py") if place.is_dir() else [place]:
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):

@@ -18,11 +18,12 @@ import pytest
 from bundles import make_rootfs, monitor_config
 from daemons import until
 
-from dockerd_py.monitor import spool, stamp, wire
+from dockerd_py import wire
+from dockerd_py.monitor import spool, stamp
 from dockerd_py.monitor.clients import FOLLOW, FRAME
 
 ID = "ab" * 32
-PROGRAM = str(Path(wire.__file__).parent / "__main__.py")
+PROGRAM = str(Path(spool.__file__).parent / "__main__.py")
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +332,7 @@ def test_unknown_requests_are_refused_by_name(talk) -> None:
 
 def test_a_fork_server_becomes_the_program_that_an_upgrade_has_brought(tmp_path: Path) -> None:
     package = tmp_path / "old" / "dockerd_py"
-    shutil.copytree(Path(wire.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(wire.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     path = tmp_path / "fork.sock"
     process = subprocess.Popen([sys.executable, "-I", "-S", str(package / "monitor/__main__.py"), str(path)])
     try:

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from bundles import make_rootfs, monitor_config
 
-from dockerd_py.monitor import wire
+from dockerd_py import wire
 from dockerd_py.monitor.execs import REMEMBERED
 from dockerd_py.runtime.crun import Crun
 
 ID = "cd" * 32
-PROGRAM = str(Path(wire.__file__).parent / "__main__.py")
+PROGRAM = str(Path(wire.__file__).parent / "monitor" / "__main__.py")
 
 
 class Talk:

@@ -1,4 +1,4 @@
-"""Messages between daemon, fork server and monitors: one JSON object a packet, with file descriptors beside it.
+"""Messages between daemon, fork server, monitors, name service: one JSON object a packet, descriptors beside it.
 
 The sockets are SOCK_SEQPACKET (unix(7)): a packet is a message, so there is no framing to get wrong, and the end of
 the peer is an empty packet.  A message is at most MAX_MESSAGE bytes; anything that may be larger travels as a file
