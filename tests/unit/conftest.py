@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import net_picture
 import pytest
 from bus_house import House
 from daemons import Daemon
 from hypothesis import settings
 from net_house import NetDaemon
-from net_picture import net_picture
 
 # The same examples on every run: what fails once fails again, and a change is to blame for what it broke.
 settings.register_profile("repeatable", derandomize=True)
@@ -55,10 +55,10 @@ def _on_a_host_of_its_own(directory: Path) -> Iterator[NetDaemon]:
     one = NetDaemon(directory)
     one.start()
     one.import_busybox()
-    before = net_picture(one)
+    before = net_picture.of(one)
     yield one
     one.clear()
-    assert net_picture(one) == before
+    assert net_picture.of(one) == before
     one.close()
     assert one.leftovers() == []
     one.vanish()

@@ -93,10 +93,13 @@ class Daemon:
 
     def clear(self) -> None:
         """Remove every container and volume."""
-        for container in self.get("/containers/json?all=1").json:
-            self.delete(f"/containers/{container['Id']}?force=1")
+        self.clear_containers()
         for volume in self.get("/volumes").json["Volumes"]:
             self.delete(f"/volumes/{volume['Name']}")
+
+    def clear_containers(self) -> None:
+        for container in self.get("/containers/json?all=1").json:
+            self.delete(f"/containers/{container['Id']}?force=1")
 
     def call(
         self, method: str, path: str, body: object = None, timeout: float = 60, version: str = "1.43"

@@ -28,10 +28,11 @@ _ADDRESS = re.compile(r"(?<![\w.:])(?:\d+\.\d+\.\d+\.\d+|[0-9a-f]*:[0-9a-f:]+:[0
 _SYS_PIDFD_GETFD = 438  # the same on every architecture
 _SIOCGSKNS = 0x894C
 _libc = ctypes.CDLL(None, use_errno=True)
+_FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 _LISTENING = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # a socket's state in /proc/net
 
 
-def net_picture(daemon: NetDaemon) -> Picture:
+def of(daemon: NetDaemon) -> Picture:
     """Of a daemon at rest."""
     networks = {each["Id"]: each for each in daemon.get("/networks").json}
     running = [daemon.inspect(one["Id"]) for one in daemon.get("/containers/json").json]
@@ -46,7 +47,7 @@ def net_picture(daemon: NetDaemon) -> Picture:
         "rules": _rules(daemon, names),
         "ports": _ports(daemon, running),
         "stray namespaces": _stray_namespaces(daemon, running),
-        "forwarding": daemon.host.run("sysctl", "-n", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding").split(),
+        "forwarding": [daemon.host.inside(Path("/proc/sys/net", each).read_text).strip() for each in _FORWARDING],
     }  # fmt: skip
 
 
