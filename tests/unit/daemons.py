@@ -41,7 +41,7 @@ class Daemon:
         self.log = directory / "daemon.log"
         self.flags = flags
         self.network = network
-        self.spawn: Callable[[list[str], IO[bytes]], Any] = spawn
+        self.spawn: Callable[..., Any] = spawn  # of argv and log
         self.process: Any = None  # a subprocess.Popen, or what `spawn` returns
 
     def argv(self, *flags: str) -> list[str]:
@@ -85,14 +85,21 @@ class Daemon:
         return code
 
     def close(self) -> None:
-        """Remove every container and volume and stop; what is left over afterwards is for the test to look at."""
+        """Clear and stop; what is left over afterwards is for the test to look at."""
         if self.process is None or self.process.poll() is not None:
             self.start()
-        for container in self.get("/containers/json?all=1").json:
-            self.delete(f"/containers/{container['Id']}?force=1")
+        self.clear()
+        self.stop()
+
+    def clear(self) -> None:
+        """Remove every container and volume."""
+        self.clear_containers()
         for volume in self.get("/volumes").json["Volumes"]:
             self.delete(f"/volumes/{volume['Name']}")
-        self.stop()
+
+    def clear_containers(self) -> None:
+        for container in self.get("/containers/json?all=1").json:
+            self.delete(f"/containers/{container['Id']}?force=1")
 
     def call(
         self, method: str, path: str, body: object = None, timeout: float = 60, version: str = "1.43"
