@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dockerd_py.api.benign import Benign, empty, refuse_others, says_nothing
-from dockerd_py.api.decode_host import NETWORK_MODES, decode_host
+from dockerd_py.api.benign import Benign, empty, refuse_others
+from dockerd_py.api.decode_host import decode_host
+from dockerd_py.api.decode_network import decode_networks
 from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.api.specs import check_port
+from dockerd_py.engine import network_checks
 from dockerd_py.engine.health_model import Healthcheck
 from dockerd_py.engine.model import ContainerConfig, HostConfig
-from dockerd_py.errors import BadParameter, NotSupported
+from dockerd_py.errors import BadParameter
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,11 @@ def decode_create(body: JsonObject) -> CreateRequest:
     """The settings in the body of POST /containers/create, of any API version.  BadParameter, NotSupported."""
     fields = Fields(body)
     refuse_others(fields, _CONFIG_BENIGN)
-    _check_networking(fields.object("NetworkingConfig"))
     host = decode_host(fields.object("HostConfig"), flat=fields)
-    return CreateRequest(_config(fields), host)
+    host = replace(host, networks=decode_networks(fields.object("NetworkingConfig"), host.network_mode))
+    config = _config(fields)
+    network_checks.check_create(config, host)
+    return CreateRequest(config, host)
 
 
 def decode_commit(body: JsonObject) -> ContainerConfig:
@@ -37,7 +41,7 @@ def decode_commit(body: JsonObject) -> ContainerConfig:
     fields = Fields(body)
     ports = fields.texts("PortSpecs")  # the first year's: "22", or "2222:22"
     rest = {key: value for key, value in body.items() if key.casefold() != "portspecs"}
-    refuse_others(Fields(rest), _CONFIG_BENIGN)
+    refuse_others(Fields(rest), {**_CONFIG_BENIGN, "MacAddress": empty})
     config = _config(Fields(rest))
     exposed = (*config.exposed_ports, *(check_port(port.rpartition(":")[2]) for port in ports))
     return replace(config, exposed_ports=tuple(dict.fromkeys(exposed)))
@@ -71,6 +75,7 @@ def _config(fields: Fields) -> ContainerConfig:
         stop_signal=fields.text("StopSignal"),
         stop_timeout=fields.optional_number("StopTimeout"),
         network_disabled=fields.flag("NetworkDisabled"),
+        mac_address=network_checks.mac_address(fields.text("MacAddress")),
         on_build=fields.texts("OnBuild"),
         healthcheck=_healthcheck(fields),
         shell=fields.texts("Shell"),
@@ -99,20 +104,8 @@ def _environment(fields: Fields) -> tuple[str, ...]:
     return variables
 
 
-def _check_networking(fields: Fields) -> None:
-    endpoints = fields.object("EndpointsConfig")
-    for network in endpoints.names():
-        endpoint = endpoints.object(network)
-        if network not in NETWORK_MODES:
-            raise NotSupported(f'the network "{network}" in {endpoints.name(network)} is not supported by this version')
-        for key in endpoint.names():
-            if not says_nothing(endpoint.raw(key)):
-                raise NotSupported(f"{endpoint.name(key)} is not supported by this version")
-
-
 # Settings of Docker's that have no effect here, each with what counts as "not asked for".
 _CONFIG_BENIGN: dict[str, Benign] = {
     "ArgsEscaped": empty,  # Windows
-    "MacAddress": empty,
     "PortSpecs": empty,
 }

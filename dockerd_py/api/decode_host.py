@@ -13,9 +13,8 @@ from dockerd_py.api.mounts import parse_bind, parse_mount, parse_volumes_from
 from dockerd_py.api.specs import check_port_bindings, console_size
 from dockerd_py.engine.model import DeviceRate, HostConfig, RestartPolicy
 from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE
+from dockerd_py.engine.network_model import DEFAULT
 from dockerd_py.errors import NotSupported
-
-NETWORK_MODES = ("default", "bridge", "none", "host")
 
 
 def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
@@ -25,12 +24,6 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
     """
     refuse_others(fields, _HOST_BENIGN)
     limits = Fields({}) if flat is None else flat
-    network_mode = fields.text("NetworkMode") or "default"
-    if network_mode not in NETWORK_MODES:
-        raise NotSupported(
-            f'HostConfig.NetworkMode "{network_mode}" is not supported by this version; '
-            f"use one of {', '.join(NETWORK_MODES)}"
-        )
     log_fields = fields.object("LogConfig")
     check_port_bindings(fields)
     return HostConfig(
@@ -57,7 +50,7 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
         blkio_write_bps=_rates(fields, "BlkioDeviceWriteBps"),
         blkio_read_iops=_rates(fields, "BlkioDeviceReadIOps"),
         blkio_write_iops=_rates(fields, "BlkioDeviceWriteIOps"),
-        network_mode=network_mode,
+        network_mode=fields.text("NetworkMode") or DEFAULT,
         auto_remove=fields.flag("AutoRemove"),
         restart=_restart(fields.object("RestartPolicy")),
         log_driver=log_fields.text("Type"),

@@ -9,11 +9,11 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from dockerd_py.api import encode_first_year, eras, mounts
+from dockerd_py.api import encode_first_year, encode_network, eras, mounts
 from dockerd_py.api.encode_confine import confinement
 from dockerd_py.api.encode_state import state_object, status_text
 from dockerd_py.api.fields import JsonObject
-from dockerd_py.api.filters import matches_repository, network_name
+from dockerd_py.api.filters import matches_repository
 from dockerd_py.api.routing import ApiVersion
 from dockerd_py.api.times import SECOND, rfc3339
 from dockerd_py.engine import health_model
@@ -59,7 +59,7 @@ def container_inspect(container: Container, version: ApiVersion) -> JsonObject:
         "GraphDriver": {"Data": None, "Name": container.driver},
         "Mounts": [mounts.mount(mount) for mount in container.mounts],
         "Config": config(container.config),
-        "NetworkSettings": _network_settings(container),
+        "NetworkSettings": encode_network.settings(container, version),
     }
     _add_sizes(result, container)
     if eras.spells_containers_as_first_year(version):
@@ -97,7 +97,7 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
         "State": container.state.status.value,
         "Status": status_text(container.state, version),
         "HostConfig": {"NetworkMode": container.host.network_mode},
-        "NetworkSettings": {"Networks": _networks(container)},
+        "NetworkSettings": {"Networks": encode_network.endpoints(container)},
         "Mounts": [mounts.mount(mount) for mount in container.mounts],
     }
     _add_sizes(result, container)
@@ -301,6 +301,8 @@ def config(value: ContainerConfig) -> JsonObject:
         result["StopTimeout"] = value.stop_timeout
     if value.healthcheck is not None:
         result["Healthcheck"] = health_model.to_json(value.healthcheck)
+    if value.mac_address:
+        result["MacAddress"] = value.mac_address
     if value.shell:
         result["Shell"] = list(value.shell)
     return result
@@ -373,51 +375,6 @@ _HOST_DEFAULTS: dict[str, Any] = {
     "IOMaximumIOps": 0,
     "IOMaximumBandwidth": 0,
 }
-
-
-def _network_settings(container: Container) -> JsonObject:
-    return {
-        "Bridge": "",
-        "SandboxID": "",
-        "HairpinMode": False,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "Ports": {},
-        "SandboxKey": "",
-        "SecondaryIPAddresses": None,
-        "SecondaryIPv6Addresses": None,
-        "EndpointID": "",
-        "Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "IPv6Gateway": "",
-        "MacAddress": "",
-        "Networks": _networks(container),
-    }
-
-
-def _networks(container: Container) -> JsonObject:
-    if container.config.network_disabled:
-        return {}
-    return {
-        network_name(container): {
-            "IPAMConfig": None,
-            "Links": None,
-            "Aliases": None,
-            "NetworkID": "",
-            "EndpointID": "",
-            "Gateway": "",
-            "IPAddress": "",
-            "IPPrefixLen": 0,
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "MacAddress": "",
-            "DriverOpts": None,
-        }
-    }
 
 
 def _add_sizes(result: JsonObject, container: Container) -> None:

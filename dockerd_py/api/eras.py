@@ -265,13 +265,15 @@ _ROUTES_SINCE = (
     (r"POST /containers/[^/]+/update", (1, 22)),
     (r"POST /[a-z]+/prune", (1, 25)),
     (r"GET /system/df", (1, 25)),
+    (r"POST /build/prune", (1, 31)),
 )
 _SINCE = tuple((re.compile(pattern), since) for pattern, since in _ROUTES_SINCE)
+_LAST_ROUTES = max(since for _, since in _ROUTES_SINCE)
 
 
 def has_route(version: ApiVersion, method: str, path: str) -> bool:
     """Whether ``path``, without its version, was there in ``version``, as it is now."""
-    if version >= (1, 25):
+    if version >= _LAST_ROUTES:
         return True
     request = f"{method} {path}"
     return all(version >= since for pattern, since in _SINCE if pattern.fullmatch(request))
@@ -290,6 +292,21 @@ def lists_volumes_by_target(version: ApiVersion) -> bool:
 def has_volumes(version: ApiVersion) -> bool:
     """Whether volumes are objects with names."""
     return version >= (1, 21)
+
+
+def has_networks(version: ApiVersion) -> bool:
+    """Whether networks are objects with names, of which a container can have several."""
+    return version >= (1, 21)
+
+
+def lists_containers_of_networks(version: ApiVersion) -> bool:
+    """Whether the list of networks says which containers are on each; later, a network's inspect alone does."""
+    return version < (1, 28)
+
+
+def has_types_in_events(version: ApiVersion) -> bool:
+    """Whether events say what they are about; before, there were those of containers and images only."""
+    return version >= (1, 22)
 
 
 def prunes_anonymous_volumes_only(version: ApiVersion) -> bool:

@@ -16,10 +16,13 @@ from dockerd_py.api.times import parse_moment
 from dockerd_py.engine.health_model import HealthStatus
 from dockerd_py.engine.model import Container, Event, Image, Status
 from dockerd_py.engine.mount_model import Volume
+from dockerd_py.engine.network_model import Network
 from dockerd_py.errors import BadParameter, NotSupported, PydockerdError
 
 if TYPE_CHECKING:
     from dockerd_py.engine.engine import Engine
+
+SHORT_ID = 12
 
 Filters = dict[str, tuple[str, ...]]
 
@@ -33,6 +36,8 @@ _NAMED = ("container", "volume", "network", "daemon")  # kinds of events that ar
 _IMAGE = frozenset(("dangling", "label", "reference", "before", "since", "until"))
 _PRUNE_CONTAINERS = frozenset(("label", "label!", "until"))
 _VOLUME = frozenset(("dangling", "name", "label", "driver"))
+_NETWORK = frozenset(("dangling", "driver", "id", "label", "name", "scope", "type"))
+_KINDS_OF_NETWORKS = ("builtin", "custom")
 _PRUNE_VOLUMES = frozenset(("label", "label!", "all"))
 _PRUNE_IMAGES = _PRUNE_CONTAINERS | {"dangling"}
 _NO_LATER: frozenset[str] = frozenset()
@@ -92,7 +97,7 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
             and all(container.created < limit for limit in before)
             and all(container.created > limit for limit in since)
             and _any(filters, "volume", lambda v: any(v in mount for mount in mounted))
-            and _any(filters, "network", lambda network: network == network_name(container))
+            and _any(filters, "network", lambda network: _is_on(container, network))
         )
 
     return passes, bool(filters.get("status"))
@@ -142,6 +147,35 @@ def prune_volumes_filter(text: str, *, anonymous_only: bool) -> Callable[[Volume
     every = not anonymous_only or any(_boolean("all", value) for value in filters.get("all", ()))
     passes = _prune(filters)
     return lambda volume: (every or volume.anonymous) and passes(volume.created, volume.labels)
+
+
+def network_filter(text: str, in_use: Callable[[Network], bool]) -> Callable[[Network], bool]:
+    """``in_use``: whether a container that runs is on a network."""
+    filters = parse_filters(text, _NETWORK, _NO_LATER)
+    dangling = {_boolean("dangling", value) for value in filters.get("dangling", ())}
+    names = [(name, _expression("name", name)) for name in filters.get("name", ())]
+    identities = [_expression("id", ref) for ref in filters.get("id", ())]
+    for kind in filters.get("type", ()):
+        if kind not in _KINDS_OF_NETWORKS:
+            raise BadParameter(f"invalid filter 'type={kind}'")
+
+    def passes(network: Network) -> bool:
+        return (
+            (not dangling or (not network.predefined and not in_use(network)) in dangling)
+            and _any(filters, "driver", lambda driver: driver == network.driver)
+            and (not identities or any(identity.search(network.id) for identity in identities))
+            and all(_has_label(network.labels, label) for label in filters.get("label", ()))
+            and (not names or any(text in network.name or name.search(network.name) for text, name in names))
+            and _any(filters, "scope", lambda scope: scope == "local")
+            and _any(filters, "type", lambda kind: (kind == "builtin") == network.predefined)
+        )
+
+    return passes
+
+
+def prune_networks_filter(text: str) -> Callable[[Network], bool]:
+    passes = _prune(parse_filters(text, _PRUNE_CONTAINERS, _NO_LATER))
+    return lambda network: passes(network.created, network.labels)
 
 
 def prune_containers_filter(text: str) -> Callable[[Container], bool]:
@@ -206,9 +240,12 @@ def matches_repository(tag: str, pattern: str) -> bool:
     return len(parts) == len(globs) and all(map(fnmatch.fnmatchcase, parts, globs))
 
 
-def network_name(container: Container) -> str:
-    mode = container.host.network_mode
-    return "bridge" if mode in ("", "default") else mode
+def _is_on(container: Container, network: str) -> bool:
+    """Whether a container is on the network of that name or id, of which the first twelve digits do."""
+    return any(
+        network == one.network or (len(network) >= SHORT_ID and one.network_id.startswith(network))
+        for one in container.attachments
+    )
 
 
 def _is_meant(event: Event, kind: str, refs: tuple[str, ...] | None) -> bool:

@@ -84,6 +84,8 @@ def settings_of_start(container: Container, body: JsonObject, version: ApiVersio
     gone = {key.casefold() for key in (*body, *eras.host_config_of_start(version))}
     kept = {key: value for key, value in encode.host_config(container).items() if key.casefold() not in gone}
     host = decode_host(Fields({**kept, **(typed(body) if eras.is_first_year(version) else body)}))
+    if host.network_mode == container.host.network_mode:
+        host = replace(host, networks=container.host.networks)
     return eras.settle_restart_policy(version, host)
 
 

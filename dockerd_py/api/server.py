@@ -25,6 +25,7 @@ from dockerd_py.api import (
     execs,
     graph,
     images,
+    networks,
     stats,
     streams,
     system,
@@ -68,7 +69,8 @@ class ApiServer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         parts = (
-            system, containers, contents, upkeep, graph, images, volumes, archives, streams, stats, websocket, execs,
+            system, containers, contents, upkeep, graph, images, volumes, networks, archives, streams, stats,
+            websocket, execs,
         )  # fmt: skip
         self._extra_headers = CORS_HEADERS if engine.config.api_enable_cors else {}
         self._routes = Routes(tuple(route for part in parts for route in part.ROUTES))

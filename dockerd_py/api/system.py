@@ -13,8 +13,9 @@ from dockerd_py.api import encode, encode_first_year, eras
 from dockerd_py.api.call import COMMON_HEADERS, Call, dump
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import event_filter
-from dockerd_py.api.routing import Route, spell
+from dockerd_py.api.routing import ApiVersion, Route, spell
 from dockerd_py.engine.model import Event
+from dockerd_py.engine.network_model import BRIDGE, HOST_DRIVER, IPVLAN, MACVLAN, NULL_DRIVER
 from dockerd_py.engine.system_model import SystemInfo
 from dockerd_py.errors import BadParameter, NotSupported
 from dockerd_py.version import API_VERSION, MIN_API_VERSION, VERSION
@@ -25,6 +26,8 @@ _PING_HEADERS = {
     "Pragma": "no-cache",
     "Content-Type": "text/plain; charset=utf-8",
 }
+
+NETWORK_DRIVERS = (BRIDGE, HOST_DRIVER, IPVLAN, MACVLAN, NULL_DRIVER)
 
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "loongarch64": "loong64"}
 
@@ -104,7 +107,7 @@ async def events(call: Call) -> web.StreamResponse:
                 response = await call.stream("application/json")
                 while (event := await upcoming) is not None:
                     upcoming = asyncio.ensure_future(following())
-                    if not passes(event) or (first_year and event.action not in encode_first_year.EVENTS):
+                    if not passes(event) or not _is_told(event, call.version):
                         continue
                     line = dump(encode.event(event, call.version))
                     await response.write(line[:-1] if first_year else line)
@@ -115,6 +118,13 @@ async def events(call: Call) -> web.StreamResponse:
         return response
 
     return await call.front.while_connected(pump())
+
+
+def _is_told(event: Event, version: ApiVersion) -> bool:
+    """Whether that version had such events."""
+    if not eras.has_types_in_events(version) and event.type not in ("container", "image"):
+        return False
+    return event.action in encode_first_year.EVENTS or not eras.is_first_year(version)
 
 
 def go_architecture(machine: str) -> str:
@@ -140,7 +150,7 @@ def _info(info: SystemInfo) -> JsonObject:
         "DriverStatus": [list(pair) for pair in info.driver_status],
         "Plugins": {
             "Volume": ["local"],
-            "Network": ["host", "none"],
+            "Network": list(NETWORK_DRIVERS),
             "Authorization": None,
             "Log": ["journald", "json-file"] if info.init_system == "systemd" else ["json-file"],
         },
@@ -153,8 +163,8 @@ def _info(info: SystemInfo) -> JsonObject:
         "CPUSet": False,
         "PidsLimit": info.pids_limit,
         "IPv4Forwarding": info.ipv4_forwarding,
-        "BridgeNfIptables": False,
-        "BridgeNfIp6tables": False,
+        "BridgeNfIptables": info.bridge_nf_iptables,
+        "BridgeNfIp6tables": info.bridge_nf_ip6tables,
         "Debug": info.debug,
         "NFd": info.file_descriptors,
         "OomKillDisable": info.oom_kill_disable,

@@ -7,7 +7,7 @@ from aiohttp import web
 from dockerd_py.api import encode, eras
 from dockerd_py.api.call import Call
 from dockerd_py.api.fields import JsonObject
-from dockerd_py.api.filters import prune_containers_filter, prune_images_filter
+from dockerd_py.api.filters import parse_filters, prune_containers_filter, prune_images_filter
 from dockerd_py.api.graph import image_of, images_of
 from dockerd_py.api.routing import PageNotFound, Route
 from dockerd_py.api.stream import answer_with_messages
@@ -15,6 +15,10 @@ from dockerd_py.engine.model import Container, ProgressSink
 from dockerd_py.errors import BadParameter, NoSuchContainer, NoSuchVolume
 
 _USAGE_TYPES = frozenset(("container", "image", "volume", "build-cache"))
+
+_BUILD_CACHE = frozenset(
+    ("description", "id", "inuse", "label", "label!", "parent", "private", "shared", "type", "until", "unused-for")
+)
 
 
 async def history(call: Call) -> web.StreamResponse:
@@ -31,6 +35,12 @@ async def prune_images(call: Call) -> web.StreamResponse:
     done = await call.engine.upkeep.prune_images(passes, dangling=dangling)
     deleted = encode.image_changes(done.images, call.version)
     return call.json({"ImagesDeleted": deleted or None, "SpaceReclaimed": done.reclaimed})
+
+
+async def prune_build_cache(call: Call) -> web.StreamResponse:
+    """There is no build cache, so nothing was in it."""
+    parse_filters(call.text("filters"), _BUILD_CACHE, frozenset())
+    return call.json({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
 async def usage(call: Call) -> web.StreamResponse:
@@ -100,5 +110,6 @@ ROUTES = (
     Route("POST", "/images/{}/insert", insert),
     Route("POST", "/images/prune", prune_images),
     Route("POST", "/containers/prune", prune_containers),
+    Route("POST", "/build/prune", prune_build_cache),
     Route("GET", "/system/df", usage),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dockerd_py.cli import confine_options, health_options, keys, mounts
+from dockerd_py.cli import confine_options, health_options, keys, mounts, network_options
 from dockerd_py.cli.errors import CliError, UsageError
 from dockerd_py.flags import Flag, Parsed, parse_size
 
@@ -128,8 +128,6 @@ _PLAIN_FLAGS = (
     Flag("--log-opt", "list", help="Set an option of the log driver", check=_pair, metavar="KEY=value"),
     Flag("--mount", "list", help="Mount something", check=_mount, metavar="type=TYPE,source=...,target=DIRECTORY"),
     Flag("--name", help="Its name", metavar="NAME"),
-    Flag(("--net", "--network"), "string", "default", "Network: none, host, bridge or default"),
-    Flag(("-n", "--networking"), "bool", True, "With a network; false is --network=none"),
     Flag(("-p", "--publish"), "list", help="Publish a port", check=_publish, metavar="[[ADDRESS:]PORT:]PORT[/udp]"),
     Flag(("-P", "--publish-all"), "bool", help="Publish all ports that it exposes"),
     Flag("--rm", "bool", help="Remove it when it ends"),
@@ -146,7 +144,7 @@ _PLAIN_FLAGS = (
     Flag(("-w", "--workdir"), help="Working directory", check=_absolute, metavar="DIRECTORY"),
 )  # fmt: skip
 
-FLAGS = tuple(sorted((*_PLAIN_FLAGS, *confine_options.FLAGS), key=lambda flag: flag.key))
+FLAGS = tuple(sorted((*_PLAIN_FLAGS, *confine_options.FLAGS, *network_options.FLAGS), key=lambda flag: flag.key))
 
 RUN_FLAGS = tuple(
     sorted(
@@ -162,12 +160,15 @@ RUN_FLAGS = tuple(
 
 
 class Settings:
-    """What is sent to create the container, and how the client is to attach."""
+    """What is sent to create the container, how the client is to attach, and what to connect the container to."""
 
-    def __init__(self, body: dict[str, Any], name: str, attached: frozenset[str]) -> None:
+    def __init__(
+        self, body: dict[str, Any], name: str, attached: frozenset[str], networks: dict[str, dict[str, Any]]
+    ) -> None:
         self.body = body
         self.name = name
         self.attached = attached
+        self.networks = networks
 
     @property
     def tty(self) -> bool:
@@ -201,11 +202,12 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
             volumes[target] = {}
     bindings, exposed = _ports(given)
     hostname, domain = _names(given)
+    networks = network_options.networks(given)
     host: dict[str, Any] = {
         "Binds": binds,
         **limits(given),
         **_devices(given),
-        "NetworkMode": _network(given),
+        "NetworkMode": networks.mode,
         "AutoRemove": given.boolean("rm"),
         "RestartPolicy": parse_restart(given.string("restart")),
         "ContainerIDFile": given.string("cidfile"),
@@ -239,12 +241,13 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "Volumes": volumes,
         "StopSignal": given.string("stop-signal"),
         "HostConfig": host,
+        **networks.settings,
     }
     if healthcheck := health_options.healthcheck(given):
         body["Healthcheck"] = healthcheck
     if given.has("stop-timeout"):
         body["StopTimeout"] = given.integer("stop-timeout")
-    return Settings(body, given.string("name"), attach)
+    return Settings(body, given.string("name"), attach, networks.more)
 
 
 def limits(given: Parsed) -> dict[str, Any]:
@@ -366,15 +369,6 @@ def _ports(given: Parsed) -> tuple[dict[str, list[dict[str, str]]], dict[str, di
         bindings.setdefault(inner, []).append({"HostIp": address, "HostPort": outer})
         exposed[inner] = {}
     return bindings, exposed
-
-
-def _network(given: Parsed) -> str:
-    network = given.string("network")
-    if given.boolean("networking"):
-        return network
-    if given.has("network") and network != "none":
-        raise UsageError(f"Conflicting options: --networking=false and --network={network}")
-    return "none"
 
 
 def _entrypoint(given: Parsed) -> list[str] | None:

@@ -8,8 +8,10 @@ from typing import Any
 
 from dbus_next.signature import Variant
 
+from dockerd_py.engine import network_checks
 from dockerd_py.engine.model import ContainerConfig, HostConfig, LogOptions, RestartPolicy
 from dockerd_py.engine.mount_model import Bind
+from dockerd_py.engine.network_model import DEFAULT, EndpointRequest
 from dockerd_py.errors import BadParameter
 
 MICROSECOND = 1000  # nanoseconds
@@ -34,6 +36,10 @@ CREATE = {
     "CpuShares": "t",
     "Cpus": "d",
     "NetworkMode": "s",
+    "NetworkAliases": "as",
+    "IPv4Address": "s",
+    "IPv6Address": "s",
+    "MacAddress": "s",
     "AutoRemove": "b",
     "RestartPolicy": "(su)",
     "LogDriver": "s",
@@ -79,6 +85,14 @@ def container_settings(
         labels=dict(options.get("Labels", {})),
         stop_signal=options.get("StopSignal", ""),
         stop_timeout=options.get("StopTimeout"),
+        mac_address=network_checks.mac_address(options.get("MacAddress", "")),
+    )
+    mode = options.get("NetworkMode", DEFAULT)
+    network = EndpointRequest(
+        mode,
+        aliases=tuple(options.get("NetworkAliases", ())),
+        ipv4=network_checks.ipv4_address(options.get("IPv4Address", "")),
+        ipv6=network_checks.ipv6_address(options.get("IPv6Address", "")),
     )
     host = HostConfig(
         binds=tuple(_bind(each) for each in options.get("Binds", ())),
@@ -87,12 +101,14 @@ def container_settings(
         cpu_shares=options.get("CpuShares", 0),
         nano_cpus=_nano_cpus(options.get("Cpus", 0.0)),
         pids_limit=options.get("PidsLimit", 0),
-        network_mode=options.get("NetworkMode", "default"),
+        network_mode=mode,
+        networks=() if network == EndpointRequest(mode) else (network,),
         auto_remove=options.get("AutoRemove", False),
         restart=RestartPolicy(*options.get("RestartPolicy", ("no", 0))),
         log_driver=options.get("LogDriver", ""),
         log_options=dict(options.get("LogOptions", {})),
     )
+    network_checks.check_create(config, host)
     return options.get("Name", ""), config, host
 
 

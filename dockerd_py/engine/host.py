@@ -34,9 +34,10 @@ def os_release() -> dict[str, str]:
         return {}
 
 
-def forwards_ipv4() -> bool:
+def is_set(parameter: str) -> bool:
+    """Whether a kernel parameter of the daemon's namespaces, by its path below /proc/sys, is there and 1."""
     try:
-        return Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+        return (Path("/proc/sys") / parameter).read_text().strip() == "1"
     except OSError:
         return False
 

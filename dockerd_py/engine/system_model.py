@@ -32,6 +32,8 @@ class SystemInfo:
     cpu_limit: bool
     pids_limit: bool
     ipv4_forwarding: bool
+    bridge_nf_iptables: bool  # what goes over a bridge passes the host's iptables, too
+    bridge_nf_ip6tables: bool
     file_descriptors: int
     event_listeners: int
     runtime: str

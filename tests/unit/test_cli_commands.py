@@ -169,7 +169,7 @@ def test_inspect_looks_for_a_container_and_then_for_an_image(tmp_path: Path) -> 
         assert daemon.command("inspect", "-f", "{{.Id}}", "c", "i").stdout == "1\n2\n"
         assert daemon.command("inspect", "--type", "image", "c").returncode == 1
     assert done.stdout == json.dumps([{"Id": "1"}, {"Id": "2"}], indent=4) + "\n"
-    assert done.stderr == "pydocker: No such container, image or volume: none\n"
+    assert done.stderr == "pydocker: No such container, image, network or volume: none\n"
     assert done.returncode == 1
 
 

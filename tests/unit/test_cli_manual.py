@@ -46,7 +46,7 @@ def test_the_manual_has_each_command_with_its_flags(name: str) -> None:
 def compare_with_manual(name: str, command: Command) -> None:
     text = section(name)
     assert f"pydocker {name} {command.signature}".rstrip() in text
-    listed = set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z-]*", "\n".join(re.findall(r"^\.TP\n(.*)", text, re.MULTILINE))))
+    listed = set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z0-9-]*", "\n".join(re.findall(r"^\.TP\n(.*)", text, re.MULTILINE))))
     wanted = {spelling for flag in command.flags if flag.help for spelling in flag.names}
     if name == "create":
         assert not listed, "its flags are described with those of run"
@@ -75,6 +75,7 @@ def completed(tmp_path: Path) -> object:
     answers = {
         "GET /containers/json": reply([{"Id": "0" * 64, "Names": ["/web"], "Image": "i", "Created": 1}]),
         "GET /volumes": reply({"Volumes": [{"Name": "data", "Driver": "local"}]}),
+        "GET /networks": reply([{"Id": "2" * 64, "Name": name, "Driver": name} for name in ("front", "host")]),
         "GET /images/json": reply([{"Id": "1" * 64, "RepoTags": ["busybox:latest"], "Created": 1, "Size": 1}]),
     }
 
@@ -109,7 +110,7 @@ def completed(tmp_path: Path) -> object:
         (["pydocker", "diff", "w"], ["web"]),
         (["pydocker", "cp", "w"], ["web:"]),
         (["pydocker", "history", "b"], ["busybox:latest"]),
-        (["pydocker", "run", "--net"], ["--net", "--network", "--networking"]),
+        (["pydocker", "run", "--net"], ["--net", "--network", "--net-alias", "--network-alias", "--networking"]),
         (["pydocker", "run", "--network", "h"], ["host"]),
         (["pydocker", "run", "--pid", "c"], ["container:web"]),
         (["pydocker", "run", "--cap-add", "SYS_T"], ["SYS_TIME", "SYS_TTY_CONFIG"]),
@@ -120,6 +121,14 @@ def completed(tmp_path: Path) -> object:
         (["pydocker", "stop", "-t", "3", "w"], ["web"]),
         (["pydocker", "inspect", ""], ["web", "busybox:latest"]),
         (["pydocker", "rm", "web", "--v"], ["--volumes"]),
+        (["pydocker", "run", "--network", "f"], ["front"]),
+        (["pydocker", "run", "--ip"], ["--ip", "--ip6", "--ipc"]),
+        (["pydocker", "network", "c"], ["connect", "create"]),
+        (["pydocker", "network", "rm", "f"], ["front"]),
+        (["pydocker", "network", "connect", ""], ["front", "host"]),
+        (["pydocker", "network", "connect", "--ip", "1.2.3.4", "front", ""], ["web"]),
+        (["pydocker", "system", ""], ["df", "prune"]),
+        (["pydocker", "system", "prune", "--v"], ["--volumes"]),
         (["pydocker", "volume", "p"], ["prune"]),
         (["pydocker", "volume", "rm", ""], ["data"]),
         (["pydocker", "volume", "inspect", "--f"], ["--format"]),

@@ -7,6 +7,7 @@ from dbus_next.signature import Variant
 
 from dockerd_py.dbus import options
 from dockerd_py.engine.mount_model import Bind
+from dockerd_py.engine.network_model import EndpointRequest
 from dockerd_py.errors import BadParameter
 
 
@@ -33,7 +34,11 @@ def test_every_option_of_create_reaches_the_settings() -> None:
             "PidsLimit": Variant("x", 50),
             "CpuShares": Variant("t", 512),
             "Cpus": Variant("d", 1.5),
-            "NetworkMode": Variant("s", "none"),
+            "NetworkMode": Variant("s", "front"),
+            "NetworkAliases": Variant("as", ["db"]),
+            "IPv4Address": Variant("s", "10.9.0.7"),
+            "IPv6Address": Variant("s", "FD00::7"),
+            "MacAddress": Variant("s", "02-42-AC-11-00-02"),
             "AutoRemove": Variant("b", True),
             "LogDriver": Variant("s", "json-file"),
             "LogOptions": Variant("a{ss}", {"tag": "t"}),
@@ -46,7 +51,9 @@ def test_every_option_of_create_reaches_the_settings() -> None:
     assert (config.stop_signal, config.stop_timeout) == ("SIGINT", 3)
     assert host.binds == (Bind("/a", "/b"), Bind("/c", "/d", read_only=True))
     assert (host.memory, host.memory_swap, host.pids_limit, host.cpu_shares) == (1 << 30, -1, 50, 512)
-    assert (host.nano_cpus, host.network_mode, host.auto_remove) == (1_500_000_000, "none", True)
+    assert (host.nano_cpus, host.network_mode, host.auto_remove) == (1_500_000_000, "front", True)
+    assert host.networks == (EndpointRequest("front", aliases=("db",), ipv4="10.9.0.7", ipv6="fd00::7"),)
+    assert config.mac_address == "02:42:ac:11:00:02"
     assert (host.log_driver, host.log_options) == ("json-file", {"tag": "t"})
 
 
@@ -55,7 +62,17 @@ def test_without_options_the_image_and_the_daemon_decide() -> None:
     assert name == ""
     assert config.entrypoint is None
     assert config.stop_timeout is None
-    assert host.network_mode == "default"
+    assert (host.network_mode, host.networks) == ("default", ())
+
+
+def test_what_does_not_go_with_a_network_mode_is_refused_as_it_is_over_http() -> None:
+    given = {"NetworkMode": Variant("s", "container:x"), "Hostname": Variant("s", "h")}
+    with pytest.raises(BadParameter, match="conflicting options: hostname and the network mode"):
+        options.container_settings("busybox", [], given)
+    with pytest.raises(BadParameter, match="user specified IP address is supported on user defined networks only"):
+        options.container_settings("busybox", [], {"IPv4Address": Variant("s", "1.2.3.4")})
+    with pytest.raises(BadParameter, match="invalid IPv4 address: fd00::1"):
+        options.container_settings("busybox", [], {"IPv4Address": Variant("s", "fd00::1")})
 
 
 def test_an_unknown_option_is_named_with_the_known_ones() -> None:

@@ -1,4 +1,4 @@
-"""`pydocker inspect`: all that is known about containers, images or volumes, as JSON or by a template."""
+"""`pydocker inspect`: all that is known about containers, images, networks or volumes, as JSON or by a template."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def inspect(client: Client, given: Parsed) -> int:
 
 
 def _look_up(client: Client, ref: str, kind: str, size: bool) -> Any:
-    """A container of that name, else an image, else a volume."""
+    """A container of that name, else an image, else a network, else a volume."""
     if kind in ("", "container"):
         try:
             return client.get(container_path(ref, "/json"), {"size": size or None})
@@ -55,25 +55,30 @@ def _look_up(client: Client, ref: str, kind: str, size: bool) -> Any:
         except DaemonError as error:
             if error.status != 404:
                 raise
+    if kind in ("", "network"):
+        from dockerd_py.cli.commands import network
+
+        if "/" not in ref and (found := network.find(client, ref)) is not None:
+            return found
     if kind in ("", "volume"):
         from dockerd_py.cli.commands import volume
 
         if "/" not in ref and (found := volume.find(client, ref)) is not None:
             return found
-    raise CliError(f"No such {kind or 'container, image or volume'}: {ref}")
+    raise CliError(f"No such {kind or 'container, image, network or volume'}: {ref}")
 
 
 COMMANDS = {
     "inspect": Command(
         "inspect",
-        "[OPTIONS] CONTAINER|IMAGE|VOLUME...",
-        "Show all that is known about containers, images or volumes, as JSON.",
+        "[OPTIONS] CONTAINER|IMAGE|NETWORK|VOLUME...",
+        "Show all that is known about containers, images, networks or volumes, as JSON.",
         inspect,
         (
             Flag(("-f", "--format"), help='"json", or a template such as {{.State.Status}}', metavar="TEMPLATE"),
             Flag(("-s", "--size"), "bool", help="A container's sizes, too (slow)"),
-            Flag("--type", help="Look for nothing else: container, image or volume",
-                 choices=("", "container", "image", "volume"), metavar="KIND"),
+            Flag("--type", help="Look for nothing else: container, image, network or volume",
+                 choices=("", "container", "image", "network", "volume"), metavar="KIND"),
         ),
         least=1,
     )

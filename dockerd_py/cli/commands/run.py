@@ -83,10 +83,24 @@ class IdFile:
 def _create(client: Client, wanted: Settings, id_file: IdFile) -> str:
     created = client.post("/containers/create", {"name": wanted.name or None}, wanted.body)
     id_: str = created["Id"]
+    if wanted.networks:
+        _connect(client, id_, wanted)
     id_file.write(id_)
     for warning in created.get("Warnings") or ():
         warn(warning)
     return id_
+
+
+def _connect(client: Client, id_: str, wanted: Settings) -> None:
+    """To all networks, or there is no container."""
+    from dockerd_py.cli.commands import network
+
+    try:
+        for name, endpoint in wanted.networks.items():
+            network.join(client, name, id_, endpoint)
+    except BaseException:
+        _remove(client, id_)
+        raise
 
 
 def _detached(client: Client, id_: str, wanted: Settings) -> int:

@@ -1,4 +1,4 @@
-"""`pydocker image prune`, `container prune`, `system df` and `insert`."""
+"""`pydocker image prune`, `container prune` and `insert`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dockerd_py.cli import filters
 from dockerd_py.cli.client import Client, image_path, messages
 from dockerd_py.cli.command import Command
 from dockerd_py.cli.errors import CliError, ConnectionLost, UsageError
-from dockerd_py.cli.text import printable, size, table
+from dockerd_py.cli.text import printable, size
 from dockerd_py.flags import Flag, Parsed
 
 TYPE_CHECKING = False
@@ -35,33 +35,7 @@ def image(client: Client, given: Parsed) -> int:
         return 1
     wanted = [*given.strings("filter"), f"dangling={'false' if every else 'true'}"]
     done = client.post("/images/prune", {"filters": filters.encoded(wanted)})
-    lines = [
-        f"untagged: {change['Untagged']}" if change.get("Untagged") else f"deleted: {change['Deleted']}"
-        for change in done.get("ImagesDeleted") or ()
-    ]
-    show_pruned("Deleted Images:", lines, done["SpaceReclaimed"])
-    return 0
-
-
-def system(client: Client, given: Parsed) -> int:
-    _verb(given, "system", "df")
-    found: dict[str, Any] = client.get("/system/df")
-    images, containers = found.get("Images") or [], found.get("Containers") or []
-    used = [each for each in images if each.get("Containers", 0) > 0]
-    running = [each for each in containers if each.get("State") in ("running", "paused")]
-    total = found.get("LayersSize") or 0
-    # What would be free without the images that nothing uses: what they share with others stays.
-    idle = total - _layers_of(used)
-    written = sum(each.get("SizeRw") or 0 for each in containers)
-    stopped = written - sum(each.get("SizeRw") or 0 for each in running)
-    rows = [["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]]
-    rows.append(["Images", str(len(images)), str(len(used)), size(total), _share(idle if used else total, total)])
-    volumes = found.get("Volumes") or []
-    used_volumes = [each for each in volumes if each["UsageData"]["RefCount"] > 0]
-    kept, unused = _bytes_of(volumes), _bytes_of(volumes) - _bytes_of(used_volumes)
-    rows.append(["Containers", str(len(containers)), str(len(running)), size(written), _share(stopped, written)])
-    rows.append(["Local Volumes", str(len(volumes)), str(len(used_volumes)), size(kept), _share(unused, kept)])
-    sys.stdout.write(table(rows))
+    show_pruned("Deleted Images:", image_changes(done), done["SpaceReclaimed"])
     return 0
 
 
@@ -79,20 +53,17 @@ def insert(client: Client, given: Parsed) -> int:
     return 0
 
 
-def _layers_of(images: list[dict[str, Any]]) -> int:
-    """At least the bytes of their layers: what each has alone, and the largest part that is shared."""
-    alone = sum(each["Size"] - max(0, each.get("SharedSize", 0)) for each in images)
-    return int(alone + max((max(0, each.get("SharedSize", 0)) for each in images), default=0))
-
-
-def _bytes_of(volumes: list[dict[str, Any]]) -> int:
-    """What is mounted from elsewhere has no size."""
-    return sum(max(0, each["UsageData"]["Size"]) for each in volumes)
-
-
 def _verb(given: Parsed, command: str, verb: str) -> None:
     if given.args[0] != verb:
         raise UsageError(f'"pydocker {command}" has {verb}, and no {given.args[0]}')
+
+
+def image_changes(done: dict[str, Any]) -> list[str]:
+    """What the removal of images did, a line each."""
+    return [
+        f"untagged: {change['Untagged']}" if change.get("Untagged") else f"deleted: {change['Deleted']}"
+        for change in done.get("ImagesDeleted") or ()
+    ]
 
 
 def sure(given: Parsed, what: str) -> bool:
@@ -102,18 +73,18 @@ def sure(given: Parsed, what: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def show_pruned(heading: str, lines: Any, reclaimed: int) -> None:
+def show_list(heading: str, lines: Any) -> None:
+    """Nothing where there are no lines."""
     if lines:
         print(heading)
         for line in lines:
             print(printable(line))
         print()
+
+
+def show_pruned(heading: str, lines: Any, reclaimed: int) -> None:
+    show_list(heading, lines)
     print(f"Total reclaimed space: {size(reclaimed)}")
-
-
-def _share(part: int, whole: int) -> str:
-    part = max(0, min(part, whole))
-    return f"{size(part)} ({round(100 * part / whole)}%)" if whole else size(part)
 
 
 _FORCE = Flag(("-f", "--force"), "bool", help="Do not ask")
@@ -146,8 +117,5 @@ COMMANDS = {
         insert,
         least=3,
         most=3,
-    ),
-    "system": Command(
-        "system", "df", "Show what images, containers and volumes take on the disk.", system, least=1, most=1
     ),
 }
