@@ -13,8 +13,9 @@ from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.isolation import joined_container
 from dockerd_py.engine.lifecycle import Lifecycle
+from dockerd_py.engine.model import Container
+from dockerd_py.engine.network_checks import check_endpoint
 from dockerd_py.engine.network_model import (
-    BRIDGE,
     HOST,
     HOST_DRIVER,
     NONE,
@@ -51,11 +52,19 @@ class Connecting:
         self._lifecycle = lifecycle
         self._events = events
 
+    def attached(self, network_id: str) -> list[Container]:
+        """The containers that run and are on it; each has it among its attachments."""
+        return [
+            container
+            for container in self._containers.list()
+            if any(one.network_id == network_id and one.endpoint_id for one in container.attachments)
+        ]
+
     async def connect(self, ref: str, container: str, asked: EndpointRequest) -> None:
         """Raises NoSuchNetwork, NoSuchContainer, BadParameter, Denied, Conflict, NetworkFailed."""
         network, record = self._networks.get(ref), self._containers.record(container)
         _check(network, record)
-        check_request(network, asked)
+        check_endpoint(replace(asked, network=network.name))
         await uninterrupted(self._connect(network, record, replace(asked, network=network.id)))
 
     async def disconnect(self, ref: str, container: str, *, force: bool = False) -> None:
@@ -142,16 +151,6 @@ class Connecting:
     def _publish(self, action: str, network: Network, record: Record) -> None:
         attributes = {"container": record.id, "name": network.name, "type": network.driver}
         self._events.publish("network", action, network.id, attributes)
-
-
-def check_request(network: Network, asked: EndpointRequest) -> None:
-    """Raises BadParameter for what the default network does not have."""
-    if network.name not in (BRIDGE, HOST, NONE):
-        return
-    if asked.ipv4 or asked.ipv6:
-        raise BadParameter("user specified IP address is supported on user defined networks only")
-    if asked.aliases:
-        raise BadParameter("network-scoped alias is supported only for containers in user defined networks")
 
 
 def _check(network: Network, record: Record) -> None:

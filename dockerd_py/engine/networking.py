@@ -22,10 +22,8 @@ from dockerd_py.engine import joining, ports
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.network_model import (
     BRIDGE,
-    HOST,
     IPVLAN,
     MACVLAN,
-    NONE,
     Attachment,
     Endpoint,
     EndpointRequest,
@@ -42,6 +40,7 @@ from dockerd_py.nat.hostports import HeldPort, HostPorts
 from dockerd_py.nat.ipam import Addresses, mac_of
 from dockerd_py.nat.links import Links
 from dockerd_py.nat.model import LinkRule, Mapping, Plug, Rules
+from dockerd_py.runtime.monitors import Relayed
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,7 @@ class Networking:
         try:
             for number, asked in enumerate(one for one in record.host.networks if self._is_plugged(one)):
                 endpoints.append(self._plan_one(record, asked, before.get(asked.network), f"eth{number}"))
-            held = self._hold_ports(record)
+            held = self._hold_ports(record, endpoints)
         except BaseException:
             self.give_back(record, [one for one in endpoints if one.network_id not in before])
             raise
@@ -393,17 +392,41 @@ class Networking:
             if given[addresses.version]
         ]
 
-    def _hold_ports(self, record: Record) -> list[HeldPort]:
-        if not record.host.networks or record.host.network_mode in (NONE, HOST):
+    def _hold_ports(self, record: Record, endpoints: Sequence[Endpoint]) -> list[HeldPort]:
+        front = self._front(endpoints)
+        if front is None:
             return []
         wanted = ports.wanted(record.config.exposed_ports, record.host.port_bindings, all_=record.host.publish_all)
         if not wanted:
             return []
-        network = self._networks.get(record.host.networks[0].network)
         ours = {(port.protocol, port.host_port) for one in self.records() for port in one.state.ports}
         return self._host_ports.hold(
-            wanted, self._networks.host_ip(network), endpoint=f"{record.name} ({record.id})", ours=ours
+            wanted,
+            self._networks.host_ip(self._networks.get(front.network_id)),
+            endpoint=f"{record.name} ({record.id})",
+            ours=ours,
         )
+
+    def _front(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
+        """The one by which published ports are reached: of the first bridge that packets from outside get to."""
+        for endpoint in endpoints:
+            try:
+                network = self._networks.get(endpoint.network_id)
+            except NoSuchNetwork:
+                continue
+            if network.driver == BRIDGE and not network.internal:
+                return endpoint
+        return None
+
+    def _relays(self, record: Record, held: Iterable[HeldPort]) -> list[Relayed]:
+        front = self._front(record.state.endpoints)
+        if front is None:
+            return []
+        return [
+            Relayed(one.socket.fileno(), one.protocol, front.ipv4 or front.ipv6, one.port)
+            for one in held
+            if one.socket is not None
+        ]
 
     async def _make_sandbox(self, record: Record, live: Live) -> None:
         live.namespace = await self._links.new_namespace()
@@ -479,23 +502,17 @@ class Networking:
         )
 
     def _mappings(self, record: Record) -> tuple[Mapping, ...]:
-        """Where the firewall sends what comes to the published ports: the first bridge network that is not internal."""
-        for endpoint in record.state.endpoints:
-            try:
-                network = self._networks.get(endpoint.network_id)
-            except NoSuchNetwork:
-                continue
-            if network.driver != BRIDGE or network.internal:
-                continue
-            found = []
-            for port in record.state.ports:
-                address = endpoint.ipv6 if ":" in port.host_ip else endpoint.ipv4
-                if address:  # else the monitor relays it
-                    found.append(
-                        Mapping(port.protocol, port.host_ip, port.host_port, network.bridge, address, port.port)
-                    )
-            return tuple(found)
-        return ()
+        """Where the firewall sends what comes to the published ports."""
+        front = self._front(record.state.endpoints)
+        if front is None:
+            return ()
+        bridge = self._networks.get(front.network_id).bridge
+        found = []
+        for port in record.state.ports:
+            address = front.ipv6 if ":" in port.host_ip else front.ipv4
+            if address:  # else the monitor relays it
+                found.append(Mapping(port.protocol, port.host_ip, port.host_port, bridge, address, port.port))
+        return tuple(found)
 
     async def _refresh(self, record: Record) -> None:
         live = self._live.get(record.id)

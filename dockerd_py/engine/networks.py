@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from dockerd_py import ids
 from dockerd_py.config import NetworkConfig
-from dockerd_py.engine import forms
+from dockerd_py.engine import forms, network_checks
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.network_model import (
     BRIDGE,
@@ -34,7 +34,7 @@ from dockerd_py.engine.network_model import (
 from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, Denied, NoSuchNetwork, NotSupported, PydockerdError
 from dockerd_py.nat import subnets
 from dockerd_py.nat.ipam import Addresses, check_pools
-from dockerd_py.nat.links import Links
+from dockerd_py.nat.links import Links, exists
 from dockerd_py.nat.model import Bridge, BridgeRules
 from dockerd_py.store.networks import READY, REMOVING, NetworkRow
 from dockerd_py.store.store import Store
@@ -59,7 +59,6 @@ _OPTIONS = {
     IPVLAN: {PARENT, "ipvlan_mode", MTU},
 }
 _MODES = {"macvlan_mode": ("bridge", "private", "vepa", "passthru"), "ipvlan_mode": ("l2", "l3", "l3s")}
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _INTERFACE = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
 _TRUE, _FALSE = {"true", "1", "t"}, {"false", "0", "f"}
 
@@ -297,7 +296,7 @@ class Networks:
             pools=await self._choose_pools(request, network_id),
             bridge=(request.options.get(BRIDGE_NAME) or f"br-{network_id[:12]}") if request.driver == BRIDGE else "",
         )
-        if network.bridge and await self._links.exists(network.bridge):
+        if network.bridge and exists(network.bridge):
             raise Conflict(f"there is an interface {network.bridge} already: name another one, or none")
         row = NetworkRow(network.id, network.name, network.created, forms.dump_network(network))
         await self._store.networks.insert(row)
@@ -386,7 +385,7 @@ class Networks:
 
     async def _subnets_on(self, interface: str) -> set[str]:
         """Those that an interface of ours, which may be there from before, brings to the host."""
-        if not await self._links.exists(interface):
+        if not exists(interface):
             return set()
         return {str(ipaddress.ip_interface(one).network) for one in await self._links.addresses_of(interface)}
 
@@ -399,12 +398,7 @@ class Networks:
 
 def _check(request: NetworkRequest) -> None:
     """Raises BadParameter, NotSupported, Denied."""
-    if not request.name:
-        raise BadParameter("network name cannot be empty")
-    if not _NAME.fullmatch(request.name):
-        raise BadParameter(f"invalid network name {request.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-    if request.name in (BRIDGE, HOST, NONE, "default"):
-        raise Denied(f"operation is not permitted on predefined {request.name} network")
+    network_checks.check_name(request.name)
     if request.driver in (HOST_DRIVER, NULL_DRIVER):
         raise Denied(f'only one instance of "{request.driver}" network is allowed')
     if request.driver not in _OPTIONS:

@@ -17,6 +17,15 @@ from dockerd_py.nat.rtnl import Kernel, Workers, delete
 _REMOVERS = 4
 
 
+def exists(interface: str) -> bool:
+    """Whether the network namespace of this thread has an interface of that name: one system call."""
+    try:
+        socket.if_nametoindex(interface)
+    except OSError:
+        return False
+    return True
+
+
 class Links:
     """What is made is made by one thread, in the order asked for; what is deleted hinders nobody."""
 
