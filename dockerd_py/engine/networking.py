@@ -346,10 +346,11 @@ class Networking:
         had = {4: before.ipv4, 6: before.ipv6} if before else {4: "", 6: ""}
         found: dict[int, str] = {}
         for addresses in self._networks.addresses(network.id):
-            if had[addresses.version] and wanted[addresses.version] in ("", had[addresses.version]):
-                found[addresses.version] = had[addresses.version]
+            version = addresses.subnet.version
+            if had[version] and wanted[version] in ("", had[version]):
+                found[version] = had[version]
             else:
-                found[addresses.version] = self._take(addresses, wanted[addresses.version], network)
+                found[version] = self._take(addresses, wanted[version], network)
         own = record.config.mac_address if asked == record.host.networks[0] else ""
         mac = asked.mac or own or (mac_of(found[4]) if 4 in found else before.mac if before else "")
         return replace(endpoint, ipv4=found.get(4, ""), ipv6=found.get(6, ""), mac=mac)
@@ -387,16 +388,16 @@ class Networking:
     def _with_addresses(self, endpoint: Endpoint) -> list[tuple[str, Addresses]]:
         given = {4: endpoint.ipv4, 6: endpoint.ipv6}
         return [
-            (given[addresses.version], addresses)
+            (given[addresses.subnet.version], addresses)
             for addresses in self._networks.addresses(endpoint.network_id)
-            if given[addresses.version]
+            if given[addresses.subnet.version]
         ]
 
     def _hold_ports(self, record: Record, endpoints: Sequence[Endpoint]) -> list[HeldPort]:
         front = self._front(endpoints)
         if front is None:
             return []
-        wanted = ports.wanted(record.config.exposed_ports, record.host.port_bindings, all_=record.host.publish_all)
+        wanted = ports.wanted(record.config.exposed_ports, record.host.port_bindings, publish_all=record.host.publish_all)
         if not wanted:
             return []
         ours = {(port.protocol, port.host_port) for one in self.records() for port in one.state.ports}

@@ -256,10 +256,8 @@ class Networks:
             if ranges[4]:
                 pools = [replace(pools[0], ip_range=ranges[4])]
             if config.ipv6:
-                subnet = ipaddress.ip_network(ranges[6] or str(subnets.choose_v6(before.id)))
-                pools.append(Pool(str(subnet), str(next(subnet.hosts()))))
-        check_pools(pools)
-        return tuple(pools)
+                pools.append(Pool(ranges[6] or str(subnets.choose_v6(before.id, pools=config.address_pools))))
+        return check_pools(pools)
 
     async def _own_pool(self, before: Network) -> Pool:
         if self._config.bip:
@@ -272,7 +270,10 @@ class Networks:
             if not any(kept.overlaps(ipaddress.ip_network(one)) for one in taken if ":" not in one):
                 return replace(before.pools[0], ip_range="")
             log.warning("the host has come to use addresses of %s: the default bridge moves elsewhere", kept)
-        found = subnets.choose_default(taken, self._config.address_pools)
+        if any(":" not in base for base, _ in self._config.address_pools):
+            subnet = subnets.choose(taken, self._config.address_pools)
+            return Pool(str(subnet), str(subnet[1]))
+        found = subnets.choose_for_bridge(taken)
         return Pool(str(found.network), str(found.ip))
 
     # Below
@@ -317,8 +318,7 @@ class Networks:
     async def _choose_pools(self, request: NetworkRequest, network_id: str) -> tuple[Pool, ...]:
         """With a subnet of each family that it has, and gateways.  Raises BadParameter, Denied, NetworkFailed."""
         taken = [*self._subnets(), *(await self._links.occupied())]
-        pools = [pool for pool in request.pools if pool.subnet]
-        check_pools(pools)
+        pools = list(check_pools(pool for pool in request.pools if pool.subnet))
         for pool in pools:
             self._check_overlap(pool)
         families = {ipaddress.ip_network(pool.subnet).version for pool in pools}
@@ -326,8 +326,8 @@ class Networks:
             bare = next((pool for pool in request.pools if not pool.subnet), Pool(""))
             pools.insert(0, replace(bare, subnet=str(subnets.choose(taken, self._config.address_pools))))
         if request.ipv6 and 6 not in families:
-            pools.append(Pool(str(subnets.choose_v6(network_id))))
-        return tuple(subnets.with_gateway(pool) for pool in pools)
+            pools.append(Pool(str(subnets.choose_v6(network_id, taken, self._config.address_pools))))
+        return check_pools(pools)
 
     def _check_overlap(self, pool: Pool) -> None:
         wanted = ipaddress.ip_network(pool.subnet)
@@ -381,7 +381,8 @@ class Networks:
         return Bridge(network.bridge, own, self.mtu_of(network), given)
 
     def _give_out(self, network: Network) -> None:
-        self._addresses[network.id] = [Addresses(pool) for pool in network.pools]
+        named = f"{network.name} ({network.id})"
+        self._addresses[network.id] = [Addresses(pool, named) for pool in network.pools]
 
     async def _subnets_on(self, interface: str) -> set[str]:
         """Those that an interface of ours, which may be there from before, brings to the host."""

@@ -7,6 +7,7 @@ nothing; one that is cancelled leaves nothing either.  Failures are NetworkFaile
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 
 from dockerd_py.nat import bridges, hostnet, plugs
