@@ -157,7 +157,8 @@ def _check(network: Network, record: Record) -> None:
     """Raises BadParameter."""
     if joined_container(record.host.network_mode):
         raise BadParameter(
-            "container sharing network namespace with another container or host cannot be connected to any other network"
+            "container sharing network namespace with another container or host cannot be connected to any other "
+            "network"
         )
     if network.driver == HOST_DRIVER or record.host.network_mode == HOST:
         raise BadParameter("container cannot be disconnected from host network or connected to host network")

@@ -117,7 +117,7 @@ class Containers:
         self._tasks: set[asyncio.Task[None]] = set()
         self.link_names: Callable[[Record], tuple[str, ...]] = lambda record: ()
         lifecycle.on_exit = self._after_exit
-        lifecycle.find = self.record
+        lifecycle.find = lifecycle.files.find = self.record
         networking.records = self.records
 
     # Looking up

@@ -97,7 +97,7 @@ class Lifecycle:
         self.on_monitor_end: Callable[[Record], None] = lambda record: None
         self.is_restarted: Callable[[Record, State], Awaitable[bool]] = _never
         self.find: Callable[[str], Record] = _nobody
-        self.files = NetFiles(config.network, networking, lambda ref: self.find(ref))
+        self.files = NetFiles(config.network, networking)
 
     def expect_start(self) -> None:
         """Whoever makes a container is about to start it: let what can be done before be done before."""

@@ -16,6 +16,7 @@ from dockerd_py.engine.isolation import joined_container
 from dockerd_py.engine.network_model import HOST
 from dockerd_py.engine.networking import Networking
 from dockerd_py.engine.record import Paths, Record
+from dockerd_py.errors import NoSuchContainer
 from dockerd_py.runtime import files
 
 NAME_SERVER = "127.0.0.11"
@@ -31,17 +32,17 @@ class Texts:
 
 
 class NetFiles:
-    def __init__(self, config: NetworkConfig, networking: Networking, find: Callable[[str], Record]) -> None:
+    def __init__(self, config: NetworkConfig, networking: Networking) -> None:
         self._config = config
         self._networking = networking
-        self._find = find
+        self.find: Callable[[str], Record] = _nobody
         self.environment: Callable[[Record], tuple[str, ...]] = lambda record: ()  # of links
         self.aliases: Callable[[Record], tuple[tuple[str, str], ...]] = lambda record: ()  # (address, names)
 
     async def texts(self, record: Record) -> Texts:
         """What it starts with.  Raises NoSuchContainer."""
         if donor := joined_container(record.host.network_mode):
-            return Texts("", "", owner=self._owner(self._find(donor)))
+            return Texts("", "", owner=self._owner(self.find(donor)))
         host_hosts, host_resolv_conf = await asyncio.to_thread(_of_host)
         hosts = self._hosts_of_host(record, host_hosts) if record.host.network_mode == HOST else self.hosts(record)
         return Texts(hosts, self._resolv_conf(record, host_resolv_conf), self.environment(record))
@@ -87,7 +88,11 @@ class NetFiles:
 
     def _owner(self, record: Record) -> str:
         donor = joined_container(record.host.network_mode)
-        return self._owner(self._find(donor)) if donor else record.id
+        return self._owner(self.find(donor)) if donor else record.id
+
+
+def _nobody(ref: str) -> Record:
+    raise NoSuchContainer(ref)
 
 
 def _of_host() -> tuple[str, str]:

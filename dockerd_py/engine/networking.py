@@ -1,10 +1,10 @@
 """What a container has on its networks: planned, made for its start, changed while it runs, and let go at its end.
 
 The order in which a crash can undo it: `plan` decides on addresses and host ports, in memory; the caller writes them
-down; `begin` makes the namespace and plugs it in, and opens the firewall, beside the rest of the start; `publish` leaves
-the host's ports to the monitor.  All of that ends with the container's last process but for the firewall's rules, which
-are a function of what runs.  `release` undoes all of it; addresses stay with a container that has ended, as long as
-others find one.
+down; `begin` makes the namespace and plugs it in, and opens the firewall, beside the rest of the start; `publish`
+leaves the host's ports to the monitor.  All of that ends with the container's last process but for the firewall's
+rules, which are a function of what runs.  `release` undoes all of it; addresses stay with a container that has ended,
+as long as others find one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from dockerd_py import ids
 from dockerd_py.engine import joining, ports
 from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.nameservice import NameEntry, NameService, NetworkNames
 from dockerd_py.engine.network_model import (
     BRIDGE,
     IPVLAN,
@@ -30,7 +31,6 @@ from dockerd_py.engine.network_model import (
     Network,
     PublishedPort,
 )
-from dockerd_py.engine.nameservice import NameEntry, NameService, NetworkNames
 from dockerd_py.engine.networks import PARENT, Networks
 from dockerd_py.engine.record import Record, with_state
 from dockerd_py.errors import NetworkFailed, NoSuchNetwork, PydockerdError
@@ -55,6 +55,7 @@ class Live:
     namespace: int = -1  # until its processes are in there
     sandbox: asyncio.Task[None] | None = None
     firewall: asyncio.Task[None] | None = None
+    published: bool = False
 
     def close_namespace(self) -> None:
         if self.namespace >= 0:
@@ -153,6 +154,9 @@ class Networking:
             assert record.monitor is not None
             await record.monitor.publish(self._relays(record, live.held))
             live.close_held()
+        live.published = True
+        for endpoint in record.state.endpoints:
+            self._publish_event("connect", record, endpoint)
 
     # While it runs
 
@@ -229,6 +233,9 @@ class Networking:
         await live.give_up()
         if not record.state.endpoints:
             return
+        if live.published:
+            for endpoint in record.state.endpoints:
+                self._publish_event("disconnect", record, endpoint)
         await self._names.forget(record.id)
         self._in_background(self._unplug_all([one.host_interface for one in record.state.endpoints]))
         await self._apply()
@@ -257,7 +264,7 @@ class Networking:
 
     def runs(self, record: Record) -> None:
         """An adopted container was found to run."""
-        self._live[record.id] = Live(self._mappings(record))
+        self._live[record.id] = Live(self._mappings(record), published=True)
 
     async def recover(self) -> None:
         """All records are adopted: firewall and names are what they should be, and no interface is left over."""
@@ -300,6 +307,7 @@ class Networking:
         if self._firewall is not None:
             await self._firewall.close()
         await self._names.close(idle=idle)
+        await self._links.close()
 
     # What is shown
 
@@ -397,7 +405,8 @@ class Networking:
         front = self._front(endpoints)
         if front is None:
             return []
-        wanted = ports.wanted(record.config.exposed_ports, record.host.port_bindings, publish_all=record.host.publish_all)
+        host = record.host
+        wanted = ports.wanted(record.config.exposed_ports, host.port_bindings, publish_all=host.publish_all)
         if not wanted:
             return []
         ours = {(port.protocol, port.host_port) for one in self.records() for port in one.state.ports}
@@ -531,6 +540,14 @@ class Networking:
                 links=tuple(one for live in self._live.values() for one in live.links),
             )
         )
+
+    def _publish_event(self, action: str, record: Record, endpoint: Endpoint) -> None:
+        try:
+            network = self._networks.get(endpoint.network_id)
+        except NoSuchNetwork:
+            return
+        attributes = {"container": record.id, "name": network.name, "type": network.driver}
+        self._events.publish("network", action, network.id, attributes)
 
     def _users_of(self, network_id: str) -> Sequence[str]:
         return [

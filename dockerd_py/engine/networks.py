@@ -188,8 +188,8 @@ class Networks:
                 await self._add(Network(ids.new_id(), name, time.time_ns(), driver))
         if not any(network.driver == BRIDGE for network in self._by_id.values()) and not self.has_default:
             return
-        self.mtu = self._config.mtu or await self._links.default_mtu()
         try:
+            self.mtu = self._config.mtu or await self._links.default_mtu()
             if self._config.ip_forward:
                 await self._links.set_forwarding(ipv6=self._config.ipv6 or any(n.ipv6 for n in self._by_id.values()))
         except PydockerdError as error:
@@ -248,7 +248,7 @@ class Networks:
                 if not one.ip.is_link_local:
                     by_family.setdefault(one.version, one)
             if 4 not in by_family:
-                raise BadParameter(f"the bridge {config.bridge} has no IPv4 address: give it one, or leave out --bridge")
+                raise BadParameter(f"the bridge {config.bridge} has no IPv4 address: it needs one")
             own = [one for version, one in sorted(by_family.items()) if version == 4 or config.ipv6]
             pools = [Pool(str(one.network), str(one.ip), ranges[one.version]) for one in own]
         else:
@@ -424,7 +424,7 @@ def _check(request: NetworkRequest) -> None:
         if key in _MODES and value not in _MODES[key]:
             raise BadParameter(f"{key}={value}: there are {', '.join(_MODES[key])}")
     if request.driver != BRIDGE and not request.options.get(PARENT):
-        raise BadParameter(f"a network of the driver {request.driver} needs the option {PARENT}: an interface of the host")
+        raise BadParameter(f"a network of the driver {request.driver} needs the option {PARENT}: an interface")
     if sum(1 for pool in request.pools if ":" not in pool.subnet) > 1:
         raise BadParameter("a network has one subnet of IPv4 and one of IPv6 at most")
 

@@ -75,7 +75,9 @@ class Planner:
             id=record.id,
             root=os.fspath(root),
             args=(record.path, *record.args),
-            environment=spec.default_environment((*texts.environment, *config.env), hostname=hostname, terminal=config.tty, home=user.home),
+            environment=spec.default_environment(
+                (*texts.environment, *config.env), hostname=hostname, terminal=config.tty, home=user.home
+            ),
             cwd=config.working_dir or "/",
             uid=user.uid,
             gid=user.gid,

@@ -10,6 +10,7 @@ from dockerd_py.engine import health_model, resources, signals
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter
 
+
 def merge(config: ContainerConfig, image: ContainerConfig) -> ContainerConfig:
     """The container's own settings over those of its image."""
     entrypoint = config.entrypoint

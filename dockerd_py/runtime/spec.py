@@ -184,9 +184,8 @@ def _command(settings: SpecInput) -> tuple[str, ...]:
 def _linux(settings: SpecInput) -> dict[str, Any]:
     shared = settings.host_namespaces | ({"network"} if settings.network == HOST else set())
     paths = {"network": settings.network_path, **settings.joined_namespaces}
-    namespaces = [
-        {"type": kind, **({"path": paths[kind]} if paths.get(kind) else {})} for kind in NAMESPACES if kind not in shared
-    ]
+    own = [kind for kind in NAMESPACES if kind not in shared]
+    namespaces = [{"type": kind, **({"path": paths[kind]} if paths.get(kind) else {})} for kind in own]
     sysctl: dict[str, str] = {}
     if "network" not in shared and "network" not in settings.joined_namespaces:
         # ports below 1024 and ping need no capability inside: nobody else is there to be protected

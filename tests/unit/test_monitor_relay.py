@@ -20,8 +20,8 @@ import pytest
 from bundles import make_rootfs, monitor_config
 from test_monitor import ID, Talk, fork_server  # noqa: F401 - a fixture
 
-from dockerd_py.monitor import relay as relay_module
 from dockerd_py import wire
+from dockerd_py.monitor import relay as relay_module
 from dockerd_py.monitor.loop import Loop
 from dockerd_py.monitor.relay import Relay
 
