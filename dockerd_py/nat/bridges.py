@@ -7,6 +7,7 @@ duplicate address detection would wait for the first container, and then delay i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 from dockerd_py.errors import NetworkFailed
 from dockerd_py.nat.model import Bridge
-from dockerd_py.nat.netns import want_sysctl
+from dockerd_py.nat.netns import read_sysctl, want_sysctl
 from dockerd_py.nat.rtnl import Kernel, delete, delete_address, index_of, kind_of, link_of, refused
 
 IFA_F_NODAD = 0x02  # if_addr.h
@@ -39,6 +40,9 @@ def ensure(kernel: Kernel, bridge: Bridge) -> None:
     _set_ipv6_up(bridge)
     _set_addresses(kernel.ip, index, bridge)
     kernel.ip.link("set", index=index, state="up")
+    if hairpin_needed():
+        for port in ports(kernel, bridge.name):
+            set_hairpin(kernel.ip, port)
 
 
 def addresses(kernel: Kernel, interface: str) -> tuple[str, ...]:
@@ -64,6 +68,25 @@ def ports(kernel: Kernel, name: str) -> tuple[str, ...]:
         return ()
     links = kernel.ip.get_links()
     return tuple(sorted(link.get_attr("IFLA_IFNAME") for link in links if link.get_attr("IFLA_MASTER") == index))
+
+
+def hairpin_needed() -> bool:
+    """Whether bridged packets pass the IP firewall, which the module br_netfilter makes them do once it is loaded.
+
+    If so, a container's packet to a published port of its own is translated while it is still in the bridge, and has to
+    leave by the port that it came in from.  Otherwise it goes up to the host and comes back routed.
+    """
+    for family in ("iptables", "ip6tables"):
+        with contextlib.suppress(FileNotFoundError):
+            if read_sysctl(f"net/bridge/bridge-nf-call-{family}") == "1":
+                return True
+    return False
+
+
+def set_hairpin(ip: Any, port: str) -> None:
+    """Let a bridge send packets back through the port that they came from."""
+    if index := index_of(port):
+        ip.brport("set", index=index, mode=1)
 
 
 def address_arguments(text: str) -> dict[str, object]:

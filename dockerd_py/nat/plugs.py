@@ -11,9 +11,9 @@ import errno
 from typing import Any
 
 from dockerd_py.errors import BadParameter, NetworkFailed
-from dockerd_py.nat.bridges import address_arguments, module_missing
+from dockerd_py.nat.bridges import address_arguments, hairpin_needed, module_missing, set_hairpin
 from dockerd_py.nat.model import BRIDGE, IPVLAN, MACVLAN, Plug
-from dockerd_py.nat.netns import read_sysctl, want_sysctl
+from dockerd_py.nat.netns import want_sysctl
 from dockerd_py.nat.rtnl import Kernel, delete, index_of, refused
 
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
@@ -29,7 +29,7 @@ def plug(kernel: Kernel, namespace: int, plug: Plug) -> None:
     _make(kernel.ip, namespace, plug, parent)
     try:
         if plug.kind == BRIDGE and hairpin_needed():
-            kernel.ip.brport("set", index=index_of(plug.host_interface), mode=1)
+            set_hairpin(kernel.ip, plug.host_interface)
         with kernel.inside(namespace) as ip:
             _configure(ip, plug)
     except BaseException:
@@ -48,18 +48,6 @@ def unplug_any(kernel: Kernel, namespace: int, plug: Plug) -> None:
 def unplug_inside(kernel: Kernel, namespace: int, interface: str) -> None:
     with kernel.home.inside(namespace):
         delete(interface)
-
-
-def hairpin_needed() -> bool:
-    """Whether bridged packets pass the IP firewall.
-
-    If so, a container's packet to a port of its own that is published is translated while it is still in the bridge,
-    and has to leave by the port that it came in from.  Otherwise it goes up to the host and comes back routed.
-    """
-    try:
-        return read_sysctl("net/bridge/bridge-nf-call-iptables") == "1"
-    except FileNotFoundError:  # the module br_netfilter is not loaded
-        return False
 
 
 def _make(ip: Any, namespace: int, plug: Plug, parent: int) -> None:

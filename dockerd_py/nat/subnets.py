@@ -51,7 +51,7 @@ def choose(taken: Iterable[str], pools: Sequence[tuple[str, int]] = ()) -> ipadd
 
 
 def choose_v6(seed: str, taken: Iterable[str] = (), pools: Sequence[tuple[str, int]] = ()) -> ipaddress.IPv6Network:
-    """The first free subnet of the pools, IPv6's of them; if there is none, a /64 of RFC 4193 that follows from ``seed``.
+    """The first free subnet of IPv6's pools; if there is no such pool, a /64 of RFC 4193 that follows from ``seed``.
 
     Raises NetworkFailed.
     """
