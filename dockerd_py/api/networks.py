@@ -15,12 +15,12 @@ from dockerd_py.errors import NoSuchNetwork
 
 
 async def list_(call: Call) -> web.StreamResponse:
-    networks = call.engine.networks
-    passes = network_filter(call.text("filters"), lambda network: bool(networks.attached(network.id)))
+    attached = call.engine.connecting.attached
+    passes = network_filter(call.text("filters"), lambda network: bool(attached(network.id)))
     with_containers = eras.lists_containers_of_networks(call.version)
     return call.json([
-        encode_network.network(network, networks.attached(network.id) if with_containers else ())
-        for network in networks.list()
+        encode_network.network(network, attached(network.id) if with_containers else ())
+        for network in call.engine.networks.list()
         if passes(network)
     ])  # fmt: skip
 
@@ -31,7 +31,7 @@ async def inspect(call: Call) -> web.StreamResponse:
     call.flag("verbose")
     if call.text("scope") not in ("", "local"):
         raise NoSuchNetwork(call.name)
-    return call.json(encode_network.network(network, call.engine.networks.attached(network.id)))
+    return call.json(encode_network.network(network, call.engine.connecting.attached(network.id)))
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -46,14 +46,14 @@ async def remove(call: Call) -> web.StreamResponse:
 
 async def connect(call: Call) -> web.StreamResponse:
     container, wanted = decode_connect(await call.json_body(), call.name)
-    await call.engine.networks.connect(call.name, container, wanted)
+    await call.engine.connecting.connect(call.name, container, wanted)
     return call.empty(200)
 
 
 async def disconnect(call: Call) -> web.StreamResponse:
     fields = Fields(await call.json_body())
     container, force = container_of(fields), fields.flag("Force")
-    await call.engine.networks.disconnect(call.name, container, force=force)
+    await call.engine.connecting.disconnect(call.name, container, force=force)
     return call.empty(200)
 
 
