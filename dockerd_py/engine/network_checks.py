@@ -12,7 +12,7 @@ import re
 from dockerd_py.engine import isolation
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.engine.network_model import BRIDGE, DEFAULT, HOST, NONE, EndpointRequest
-from dockerd_py.errors import BadParameter
+from dockerd_py.errors import BadParameter, Denied
 
 PREDEFINED = (DEFAULT, BRIDGE, HOST, NONE)
 """Modes that are no network of a user's."""
@@ -87,6 +87,19 @@ def check_endpoint(wanted: EndpointRequest) -> None:
         raise BadParameter("network-scoped alias is supported only for containers in user defined networks")
     if wanted.network in (HOST, NONE) and (wanted.mac or wanted.links or wanted.link_local or wanted.options):
         raise BadParameter(f'the network "{wanted.network}" has no interface that could be set up')
+
+
+def check_name(name: str) -> str:
+    """The name of a new network, which must be told from a network mode.  Raises BadParameter, Denied."""
+    if not name.strip():
+        raise BadParameter(f"invalid name: {name!r} is empty")
+    if name in PREDEFINED:
+        raise Denied(f"operation is not permitted on predefined {name} network ")
+    if name.startswith(isolation.CONTAINER):
+        raise BadParameter(f'invalid name: "{name}" means the network of a container')
+    if "/" in name or not name.isprintable():
+        raise BadParameter(f"invalid name: {name!r} has a slash, or what cannot be printed, in it")
+    return name
 
 
 def mac_address(text: str) -> str:

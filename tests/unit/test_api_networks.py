@@ -28,7 +28,7 @@ from dockerd_py.engine.network_model import (
     Pool,
     PortBinding,
 )
-from dockerd_py.errors import BadParameter, NotSupported, PydockerdError
+from dockerd_py.errors import BadParameter, Denied, NotSupported, PydockerdError
 
 NOW = (1, 43)
 SECOND = 1_000_000_000
@@ -259,6 +259,29 @@ def test_a_network_that_cannot_be_is_refused_by_name(
     with pytest.raises(kind) as caught:
         decode_network(body)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("", BadParameter, "invalid name: '' is empty"),
+        (" ", BadParameter, "invalid name: ' ' is empty"),
+        ("a/b", BadParameter, "invalid name: 'a/b' has a slash"),
+        ("a\x1bb", BadParameter, "invalid name: 'a\\x1bb' has a slash, or what cannot be printed"),
+        (CONTAINER, BadParameter, 'invalid name: "container:x" means the network of a container'),
+        ("bridge", Denied, "operation is not permitted on predefined bridge network"),
+        ("default", Denied, "operation is not permitted on predefined default network"),
+    ],
+)
+def test_a_name_that_cannot_be_is_refused(name: str, kind: type[PydockerdError], message: str) -> None:
+    with pytest.raises(kind) as caught:
+        network_checks.check_name(name)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["front", "my front", "_x", "ümlaut", "f" * 64, "a.b-c"])
+def test_most_names_can_be_as_in_docker(name: str) -> None:
+    assert network_checks.check_name(name) == name
 
 
 JSON = st.recursive(
