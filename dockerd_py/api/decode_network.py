@@ -60,14 +60,13 @@ def container_of(fields: Fields) -> str:
 
 
 def decode_network(body: JsonObject) -> NetworkRequest:
-    """The body of POST /networks/create.  BadParameter, Denied, NotSupported."""
+    """The body of POST /networks/create.  BadParameter, NotSupported."""
     fields = Fields(body)
-    name = network_checks.check_name(fields.text("Name"))
     fields.flag("CheckDuplicate")  # there are never two of one name
     _refuse_swarm(fields)
     ipam = fields.object("IPAM")
     return NetworkRequest(
-        name=name,
+        name=fields.text("Name"),
         driver=fields.text("Driver") or BRIDGE,
         internal=fields.flag("Internal"),
         attachable=fields.flag("Attachable"),

@@ -26,6 +26,7 @@ from dockerd_py.engine.model import (
     Status,
 )
 from dockerd_py.engine.mount_model import Bind, Mount, MountRequest
+from dockerd_py.engine.network_model import Attachment, EndpointRequest
 from dockerd_py.errors import BadParameter
 
 NOW = (1, 43)
@@ -118,6 +119,7 @@ def test_inspect_shows_the_settings_as_they_were_given() -> None:
         ),
         mounts=(Mount("bind", "/c", "/d", True, mode="ro", propagation="rprivate"),),
         state=State(Status.RUNNING, pid=5, started_at=1_700_000_000_000_000_000),
+        attachments=(Attachment("none", "e" * 64, EndpointRequest("none"), driver="null"),),
     )  # fmt: skip
     result = encode.container_inspect(container, NOW)
     assert (result["Name"], result["Image"]) == ("/nice_name", "sha256:" + IMAGE_ID)
@@ -143,7 +145,8 @@ def test_what_inspect_shows_can_be_sent_back_to_create() -> None:
     from dockerd_py.api.decode import decode_create
 
     container = make_container(
-        config=ContainerConfig(image="i", cmd=("a",), labels={"k": "v"}, exposed_ports=("80/tcp",), stop_timeout=4),
+        config=ContainerConfig(image="i", cmd=("a",), labels={"k": "v"}, exposed_ports=("80/tcp",), stop_timeout=4,
+                               mac_address="02:42:ac:11:00:02"),
         host=HostConfig(
             binds=(Bind("/c", "/d", True, "ro,rslave", "rslave"), Bind("data", "/e", mode="nocopy", no_copy=True)),
             mounts=(

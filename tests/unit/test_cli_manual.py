@@ -46,7 +46,8 @@ def test_the_manual_has_each_command_with_its_flags(name: str) -> None:
 def compare_with_manual(name: str, command: Command) -> None:
     text = section(name)
     assert f"pydocker {name} {command.signature}".rstrip() in text
-    listed = set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z0-9-]*", "\n".join(re.findall(r"^\.TP\n(.*)", text, re.MULTILINE))))
+    headings = "\n".join(re.findall(r"^\.TP\n(.*)", text, re.MULTILINE))
+    listed = set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z0-9-]*", headings))
     wanted = {spelling for flag in command.flags if flag.help for spelling in flag.names}
     if name == "create":
         assert not listed, "its flags are described with those of run"
