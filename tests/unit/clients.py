@@ -1,4 +1,4 @@
-"""The docker command lines that this machine has, unmodified: the tests use each of them beside our own."""
+"""Docker's command lines and docker-compose as this machine has them, unmodified."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ def _argv(path: str) -> list[str]:
 DOCKERS = [
     _argv(path) for path in ("/usr/local/bin/docker", "/usr/bin/docker") if os.access(path, os.X_OK)
 ]
-"""Argument vectors to which a command is appended."""
+"""Argument vectors to which a command is appended; the tests use each of them beside our own."""
+
+
+def compose() -> str:
+    """docker-compose 1.29, the last that is a Python program, or "": some releases have a later one, or none."""
+    path = "/usr/bin/docker-compose"
+    if not os.access(path, os.X_OK):
+        return ""
+    done = subprocess.run([path, "version", "--short"], check=False, capture_output=True, text=True)
+    return path if done.stdout.startswith("1.29.") else ""
 
 
 def is_older(program: list[str], version: int) -> bool:

@@ -57,11 +57,13 @@ def _on_a_host_of_its_own(directory: Path) -> Iterator[NetDaemon]:
     one.import_busybox()
     before = net_picture.of(one)
     yield one
-    one.clear()
-    assert net_picture.of(one) == before
-    one.close()
+    try:
+        one.clear()
+        assert net_picture.of(one) == before
+    finally:
+        one.close()
+        one.vanish()
     assert one.leftovers() == []
-    one.vanish()
 
 
 @pytest.fixture(scope="module")

@@ -34,11 +34,22 @@ T = TypeVar("T")
 
 
 class Namespace:
-    """A network namespace whose loopback interface is up."""
+    """A network namespace."""
 
-    def __init__(self) -> None:
-        self.fd = _in_thread(_new_namespace)
-        self.run("ip", "link", "set", "lo", "up")
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def new(cls) -> Namespace:
+        """One whose loopback interface is up."""
+        made = cls(_in_thread(_new_namespace))
+        made.run("ip", "link", "set", "lo", "up")
+        return made
+
+    @classmethod
+    def of(cls, pid: int) -> Namespace:
+        """That in which a process is: a container's."""
+        return cls(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
 
     @property
     def path(self) -> str:
@@ -84,8 +95,8 @@ class Ground:
     """The host and the outside."""
 
     def __init__(self) -> None:
-        self.host = Namespace()
-        self.outside = Namespace()
+        self.host = Namespace.new()
+        self.outside = Namespace.new()
         self.host.run("ip", "-batch", "-", data=f"""
             link add {CABLE} type veth peer name {CABLE} netns {self.outside.path}
             link set {CABLE} up
@@ -125,6 +136,12 @@ class NetDaemon(Daemon):
         """Let go of the host."""
         self.ground.close()
 
+    @contextlib.contextmanager
+    def within(self, container: str) -> Iterator[Namespace]:
+        """The network namespace of a running container."""
+        with contextlib.closing(Namespace.of(self.inspect(container)["State"]["Pid"])) as one:
+            yield one
+
     def address(self, container: str, network: str = "bridge") -> str:
         """A running container's IPv4 address on a network."""
         address: str = self.inspect(container)["NetworkSettings"]["Networks"][network]["IPAddress"]
@@ -143,13 +160,19 @@ def family_of(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def tcp_answer(caller: Namespace, address: str, port: int, data: bytes = b"", timeout: float = 5) -> bytes:
-    """All that comes back to somebody who sends something and ends his side.  OSError: nobody is there, or answers."""
+def tcp_answer(
+    caller: Namespace, address: str, port: int, data: bytes = b"", timeout: float = 5, *, half_close: bool = True
+) -> bytes:
+    """All that comes back to somebody who sends something and then ends his side, or leaves it open.
+
+    OSError: nobody is there, or answers in time.
+    """
     with caller.socket(family_of(address)) as connection:
         connection.settimeout(timeout)
         connection.connect((address, port))
         connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
         answer = b""
         while piece := connection.recv(65536):
             answer += piece

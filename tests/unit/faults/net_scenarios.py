@@ -5,21 +5,16 @@ Their daemon has a host of its own, so that all that is left over there is its o
 
 from __future__ import annotations
 
-from daemons import Daemon, until
+from daemons import Daemon
 from execs import run
-from net_house import HOST, HOST6, NetDaemon, is_reached, tcp_answer, udp_answer
+from net_house import HOST, HOST6, NetDaemon, is_reached, tcp_answer, telling_who_asks, udp_answer
 
 from faults.harness import Failed, Scenario
 from faults.scenarios import WORK, ask, ended_truly, running, stopped, there, up, works
 
 _NET = "wired"
 _PORT = 8080
-_SERVE = f"""
-    httpd -p 80 -h /etc
-    while :; do nc -u -l -p 53 -e sh -c 'read -r _; echo served'; done &
-    {WORK}
-"""
-_PORTS = {port: [{"HostPort": str(_PORT)}] for port in ("80/tcp", "53/udp")}
+_PORTS = {port: [{"HostPort": str(_PORT)}] for port in ("80/tcp", "80/udp")}
 
 
 def _is_there(daemon: Daemon, network: str) -> bool:
@@ -91,7 +86,7 @@ def _serving(daemon: Daemon, name: str) -> None:
     _make(daemon, _NET)
     if not there(daemon, f"/containers/{name}"):
         daemon.import_busybox()
-        daemon.create("sh", "-c", _SERVE, name=name, host={"NetworkMode": _NET, "PortBindings": _PORTS})
+        daemon.create("sh", "-c", WORK, name=name, host={"NetworkMode": _NET, "PortBindings": _PORTS})
     running(daemon, name)
 
 
@@ -101,24 +96,25 @@ def _arrange_publish(daemon: Daemon) -> None:
     stopped(daemon, "serves")
 
 
-def _answering(daemon: Daemon) -> list[str]:
+def _answering(daemon: NetDaemon) -> list[str]:
     """From where the published ports are reached."""
-    assert isinstance(daemon, NetDaemon)
     callers = ((daemon.outside, HOST), (daemon.outside, HOST6), (daemon.host, "127.0.0.1"), (daemon.host, "::1"))
     return [
         f"{answer.__name__} {address}"
-        for answer, question in ((tcp_answer, b"GET /group HTTP/1.0\r\n\r\n"), (udp_answer, b"?\n"))
+        for answer in (tcp_answer, udp_answer)
         for caller, address in callers
-        if is_reached(answer, caller, address, _PORT, question)
+        if is_reached(answer, caller, address, _PORT)
     ]
 
 
 def _check_published(daemon: Daemon, name: str, done: bool) -> None:
     """done: it may run."""
+    assert isinstance(daemon, NetDaemon)
     if daemon.inspect(name)["State"]["Running"]:
         assert done
         up(daemon, name)
-        until(lambda: len(_answering(daemon)) == 8)  # its nc is a moment between two calls
+        with daemon.within(name) as container, telling_who_asks(container, 80):
+            assert len(found := _answering(daemon)) == 8, found
         assert _reaches(daemon, name, _gateway(daemon, _NET))
         works(daemon, name)
     else:
