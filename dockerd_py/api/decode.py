@@ -29,7 +29,10 @@ def decode_create(body: JsonObject) -> CreateRequest:
     refuse_others(fields, _CONFIG_BENIGN)
     _check_networking(fields.object("NetworkingConfig"))
     host = decode_host(fields.object("HostConfig"), flat=fields)
-    return CreateRequest(_config(fields), host)
+    config = _config(fields)
+    if config.exposed_ports and host.network_mode.startswith("container:"):
+        raise BadParameter("conflicting options: port exposing and the container type network mode")
+    return CreateRequest(config, host)
 
 
 def decode_commit(body: JsonObject) -> ContainerConfig:

@@ -31,6 +31,7 @@ SUMMARIES = {
     "load": ("archives", "Load images from an archive"),
     "logs": ("logs", "Show what a container has written"),
     "pause": ("lifecycle", "Freeze the processes of containers"),
+    "port": ("port", "Show where a container's ports are published"),
     "ps": ("ps", "List containers"),
     "rename": ("lifecycle", "Give a container another name"),
     "restart": ("lifecycle", "Restart containers"),
