@@ -10,7 +10,7 @@ from dockerd_py.api import decode_confine
 from dockerd_py.api.benign import Benign, empty, one_of, refuse_others, says_nothing
 from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.api.mounts import parse_bind, parse_mount, parse_volumes_from
-from dockerd_py.api.specs import check_port_bindings, console_size
+from dockerd_py.api.specs import console_size, port_bindings
 from dockerd_py.engine.model import DeviceRate, HostConfig, RestartPolicy
 from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE
 from dockerd_py.engine.network_model import DEFAULT
@@ -25,7 +25,6 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
     refuse_others(fields, _HOST_BENIGN)
     limits = Fields({}) if flat is None else flat
     log_fields = fields.object("LogConfig")
-    check_port_bindings(fields)
     return HostConfig(
         binds=tuple(parse_bind(text) for text in fields.texts("Binds")),
         mounts=tuple(parse_mount(mount) for mount in fields.objects("Mounts")),
@@ -51,6 +50,8 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
         blkio_read_iops=_rates(fields, "BlkioDeviceReadIOps"),
         blkio_write_iops=_rates(fields, "BlkioDeviceWriteIOps"),
         network_mode=fields.text("NetworkMode") or DEFAULT,
+        port_bindings=port_bindings(fields),
+        publish_all=fields.flag("PublishAllPorts"),
         auto_remove=fields.flag("AutoRemove"),
         restart=_restart(fields.object("RestartPolicy")),
         log_driver=log_fields.text("Type"),

@@ -9,12 +9,13 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from dockerd_py.api import encode_first_year, encode_network, eras, mounts
+from dockerd_py.api import encode_first_year, encode_network, eras, mounts, ports
 from dockerd_py.api.encode_confine import confinement
 from dockerd_py.api.encode_state import state_object, status_text
 from dockerd_py.api.fields import JsonObject
 from dockerd_py.api.filters import matches_repository
 from dockerd_py.api.routing import ApiVersion
+from dockerd_py.api.specs import encode_port_bindings
 from dockerd_py.api.times import SECOND, rfc3339
 from dockerd_py.engine import health_model
 from dockerd_py.engine.model import (
@@ -92,7 +93,7 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
         "ImageID": eras.image_id(version, container.image_id),
         "Command": _command_line(container, version),
         "Created": container.created // SECOND,
-        "Ports": [],
+        "Ports": ports.todays_list(ports.ports_of(container)),
         "Labels": container.config.labels,
         "State": container.state.status.value,
         "Status": status_text(container.state, version),
@@ -323,7 +324,8 @@ def host_config(container: Container) -> JsonObject:
         "ContainerIDFile": host.container_id_file,
         "LogConfig": {"Type": container.log_driver, "Config": host.log_options},
         "NetworkMode": host.network_mode,
-        "PortBindings": {},
+        "PortBindings": encode_port_bindings(host.port_bindings),
+        "PublishAllPorts": host.publish_all,
         "RestartPolicy": {"Name": host.restart.name, "MaximumRetryCount": host.restart.maximum_retries},
         "AutoRemove": host.auto_remove,
         "Memory": host.memory,
@@ -363,7 +365,6 @@ def _rates(rates: tuple[DeviceRate, ...], value: str = "Rate") -> list[JsonObjec
 _HOST_DEFAULTS: dict[str, Any] = {
     "Cgroup": "",
     "Links": None,
-    "PublishAllPorts": False,
     "Isolation": "",
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,

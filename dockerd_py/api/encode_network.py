@@ -61,7 +61,7 @@ def settings(container: Container, version: ApiVersion) -> JsonObject:
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
-        "Ports": ports.first_year_settings(ports.ports_of(container), version)["Ports"],
+        "Ports": ports.bindings(ports.ports_of(container)),
         "SandboxKey": f"/proc/{container.state.pid}/ns/net" if running else "",
         "SecondaryIPAddresses": None,
         "SecondaryIPv6Addresses": None,

@@ -71,7 +71,7 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
         if health not in {_NO_HEALTH, *(known.value for known in HealthStatus)}:
             raise BadParameter(f"invalid filter 'health={health}'")
     exposed = _ports(filters, "expose")
-    _ports(filters, "publish")  # there are none that are published
+    published = _ports(filters, "publish")
     of_tasks = {_boolean("is-task", value) for value in filters.get("is-task", ())}
     exited = [_integer("exited", code) for code in filters.get("exited", ())]
     names = [_expression("name", name) for name in filters.get("name", ())]
@@ -88,8 +88,8 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
             and _any(filters, "status", lambda status: status == state.status.value)
             and (not exited or (state.status is Status.EXITED and state.exit_code in exited))
             and _any(filters, "health", lambda health: health == (state.health.status if state.health else _NO_HEALTH))
-            and (not filters.get("expose") or bool(exposed.intersection(container.config.exposed_ports)))
-            and not filters.get("publish")
+            and (not filters.get("expose") or not exposed.isdisjoint(_inner_ports(container)))
+            and (not filters.get("publish") or not published.isdisjoint(_outer_ports(container)))
             and (not of_tasks or False in of_tasks)
             and (not names or any(name.search(container.name) or name.search("/" + container.name) for name in names))
             and all(_has_label(container.config.labels, label) for label in filters.get("label", ()))
@@ -302,6 +302,14 @@ def _ports(filters: Filters, name: str) -> set[str]:
             raise BadParameter(f"invalid filter '{name}={value}'")
         found.update(f"{port}/{protocol or 'tcp'}" for port in range(int(ends[0]), int(ends[1]) + 1))
     return found
+
+
+def _inner_ports(container: Container) -> set[str]:
+    return {*container.config.exposed_ports, *(f"{one.port}/{one.protocol}" for one in container.host.port_bindings)}
+
+
+def _outer_ports(container: Container) -> set[str]:
+    return {f"{one.host_port}/{one.protocol}" for one in container.state.ports}
 
 
 def _integer(name: str, value: str) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Sequence
 
-from dockerd_py.api.fields import Fields
-from dockerd_py.errors import BadParameter, NotSupported
+from dockerd_py.api.fields import Fields, JsonObject
+from dockerd_py.engine.network_model import PROTOCOLS, PortBinding
+from dockerd_py.errors import BadParameter
 
 _NUMBER = re.compile(r"[0-9]{1,5}")
-_PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def check_port(text: str) -> str:
@@ -17,33 +19,53 @@ def check_port(text: str) -> str:
     if not _NUMBER.fullmatch(number) or not 1 <= int(number) <= 65535:
         raise BadParameter(f'invalid port specification: "{number}"')
     protocol = protocol.lower() or "tcp"
-    if protocol not in _PROTOCOLS:
+    if protocol not in PROTOCOLS:
         raise BadParameter(f'invalid protocol: "{protocol}" in port specification "{text}"')
     return f"{int(number)}/{protocol}"
 
 
-def check_port_bindings(host: Fields) -> None:
-    """Check the syntax of HostConfig.PortBindings, then refuse what is left, as nothing can be published yet."""
+def port_bindings(host: Fields) -> tuple[PortBinding, ...]:
+    """HostConfig.PortBindings: {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}.  Raises BadParameter.
+
+    HostPort is a number, a range of which one is taken, or "" or "0" for any that is free.
+    """
     bindings = host.object("PortBindings")
-    wanted = host.flag("PublishAllPorts")
-    for port in bindings.names():
-        check_port(port)
-        wanted = True
-        for binding in bindings.objects(port):
-            _check_host_port(binding.text("HostPort"))
-    if wanted:
-        key = "PublishAllPorts" if host.flag("PublishAllPorts") else "PortBindings"
-        raise NotSupported(f"{host.name(key)} is not supported by this version: ports cannot be published yet")
+    found = []
+    for key in bindings.names():
+        number, _, protocol = check_port(key).partition("/")
+        for binding in bindings.objects(key):
+            first, last = _host_ports(binding.text("HostPort"))
+            found.append(PortBinding(int(number), protocol, _host_ip(binding.text("HostIp")), first, last))
+    return tuple(found)
 
 
-def _check_host_port(text: str) -> None:
+def encode_port_bindings(bindings: Sequence[PortBinding]) -> JsonObject:
+    """The opposite of `port_bindings`."""
+    result: dict[str, list[JsonObject]] = {}
+    for one in bindings:
+        text = f"{one.first}-{one.last}" if one.first != one.last else str(one.first or "")
+        result.setdefault(f"{one.port}/{one.protocol}", []).append({"HostIp": one.host_ip, "HostPort": text})
+    return result
+
+
+def _host_ports(text: str) -> tuple[int, int]:
+    if text in ("", "0"):
+        return 0, 0
+    first, dash, last = text.partition("-")
+    if not dash:
+        last = first
+    if not all(_NUMBER.fullmatch(bound) for bound in (first, last)) or not 0 < int(first) <= int(last) < 65536:
+        raise BadParameter(f'invalid port specification: "{text}"')
+    return int(first), int(last)
+
+
+def _host_ip(text: str) -> str:
     if not text:
-        return
-    bounds = text.split("-", 1)
-    if not all(_NUMBER.fullmatch(bound) and int(bound) <= 65535 for bound in bounds):
-        raise BadParameter(f'invalid port specification: "{text}"')
-    if int(bounds[0]) > int(bounds[-1]):
-        raise BadParameter(f'invalid port specification: "{text}"')
+        return ""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise BadParameter(f"invalid IP address: {text}") from None
 
 
 def console_size(fields: Fields) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dockerd_py.cli import confine_options, health_options, keys, mounts, network_options
+from dockerd_py.cli import confine_options, health_options, keys, mounts, network_options, port_options
 from dockerd_py.cli.errors import CliError, UsageError
 from dockerd_py.flags import Flag, Parsed, parse_size
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _STREAMS = ("stdin", "stdout", "stderr")
-_PROTOCOLS = ("tcp", "udp", "sctp")
 _LINE_MAX = 1 << 20  # of an --env-file
 
 
@@ -37,16 +36,6 @@ def _mount(text: str) -> None:
 
 def _tmpfs(text: str) -> None:
     mounts.parse_tmpfs(text)
-
-
-def _publish(text: str) -> None:
-    parse_publish(text)
-
-
-def _expose(text: str) -> None:
-    if ":" in text:
-        raise ValueError("it must be port[/protocol], without ':'")
-    _port(text)
 
 
 def variable(text: str) -> None:
@@ -114,13 +103,13 @@ _PLAIN_FLAGS = (
     *LIMIT_FLAGS,
     *DEVICE_FLAGS,
     *health_options.FLAGS,
+    *port_options.FLAGS,
     RESTART_FLAG,
     Flag(("-a", "--attach"), "list", help="Attach to this stream", choices=_STREAMS, metavar="stdin|stdout|stderr"),
     Flag("--cidfile", help="Write the container's id to this file, which must not exist", metavar="FILE"),
     Flag(("-e", "--env"), "list", help="Set a variable (NAME: as it is here)", check=variable, metavar="NAME[=value]"),
     Flag("--entrypoint", help="What the command is given to as arguments, in place of the image's", metavar="COMMAND"),
     Flag("--env-file", "list", help="Set the variables in this file, one a line", metavar="FILE"),
-    Flag("--expose", "list", help="A port that the container listens on", check=_expose, metavar="PORT[/PROTOCOL]"),
     Flag(("-h", "--hostname"), help="Host name", metavar="NAME"),
     Flag(("-i", "--interactive"), "bool", help="Keep its standard input open"),
     Flag(("-l", "--label"), "list", help="Set a label", check=_pair, metavar="KEY=value"),
@@ -128,8 +117,6 @@ _PLAIN_FLAGS = (
     Flag("--log-opt", "list", help="Set an option of the log driver", check=_pair, metavar="KEY=value"),
     Flag("--mount", "list", help="Mount something", check=_mount, metavar="type=TYPE,source=...,target=DIRECTORY"),
     Flag("--name", help="Its name", metavar="NAME"),
-    Flag(("-p", "--publish"), "list", help="Publish a port", check=_publish, metavar="[[ADDRESS:]PORT:]PORT[/udp]"),
-    Flag(("-P", "--publish-all"), "bool", help="Publish all ports that it exposes"),
     Flag("--rm", "bool", help="Remove it when it ends"),
     Flag("--shm-size", "size", 0, "Size of /dev/shm, 64m by default", metavar="BYTES[b|k|m|g]"),
     Flag("--stop-signal", help="The signal that asks it to end", metavar="SIGNAL"),
@@ -200,7 +187,6 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
             binds.append(f"{source}:{target}" + (f":{mode}" if mode else ""))
         else:
             volumes[target] = {}
-    bindings, exposed = _ports(given)
     hostname, domain = _names(given)
     networks = network_options.networks(given)
     host: dict[str, Any] = {
@@ -211,8 +197,7 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "AutoRemove": given.boolean("rm"),
         "RestartPolicy": parse_restart(given.string("restart")),
         "ContainerIDFile": given.string("cidfile"),
-        "PortBindings": bindings,
-        "PublishAllPorts": given.boolean("publish-all"),
+        **port_options.host_settings(given),
         "Mounts": [mounts.parse_mount(text) for text in given.strings("mount")] or None,
         "VolumesFrom": given.strings("volumes-from") or None,
         "VolumeDriver": given.string("volume-driver"),
@@ -237,7 +222,7 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "AttachStdout": "stdout" in attach,
         "AttachStderr": "stderr" in attach,
         "Labels": _pairs(given.strings("label")),
-        "ExposedPorts": exposed,
+        "ExposedPorts": port_options.exposed(given),
         "Volumes": volumes,
         "StopSignal": given.string("stop-signal"),
         "HostConfig": host,
@@ -317,58 +302,6 @@ def parse_restart(text: str) -> dict[str, Any]:
     if colon and not (times.isascii() and times.isdigit()):
         raise ValueError("behind the colon must be a number of times")
     return {"Name": name, "MaximumRetryCount": int(times or 0)}
-
-
-def parse_publish(text: str) -> tuple[str, str, str]:
-    """``[[address:]port:]port[/protocol]`` as (address, host port, "80/tcp"), "" for what is not given.
-
-    The address of IPv6 stands in brackets.  Raises ValueError.
-    """
-    rest, slash, protocol = text.partition("/")
-    address = ""
-    if rest.startswith("["):
-        address, bracket, rest = rest[1:].partition("]:")
-        if not bracket:
-            raise ValueError("an IPv6 address must be followed by ']:' and ports")
-    elif rest.count(":") == 2:
-        address, _, rest = rest.partition(":")
-    elif rest.count(":") > 2:
-        raise ValueError("it must be [[ADDRESS:]PORT:]PORT[/PROTOCOL], with an IPv6 address in brackets")
-    outer, colon, inner = rest.rpartition(":")
-    if address:
-        import ipaddress
-
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
-            raise ValueError(f'"{address}" is no IP address') from None
-        if not colon:
-            raise ValueError("between an address and the container's port a colon is missing")
-    if outer:
-        _number(outer)
-    return address, outer, _port(inner + slash + protocol)
-
-
-def _port(text: str) -> str:
-    number, slash, protocol = text.partition("/")
-    if slash and protocol.lower() not in _PROTOCOLS:
-        raise ValueError(f'"{protocol}" is no protocol: it must be tcp, udp or sctp')
-    return f"{_number(number)}/{protocol.lower() or 'tcp'}"
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 65536:
-        raise ValueError(f'"{text}" is no port: it must be a number from 1 to 65535')
-    return int(text)
-
-
-def _ports(given: Parsed) -> tuple[dict[str, list[dict[str, str]]], dict[str, dict[str, object]]]:
-    bindings: dict[str, list[dict[str, str]]] = {}
-    exposed: dict[str, dict[str, object]] = {_port(text): {} for text in given.strings("expose")}
-    for address, outer, inner in map(parse_publish, given.strings("publish")):
-        bindings.setdefault(inner, []).append({"HostIp": address, "HostPort": outer})
-        exposed[inner] = {}
-    return bindings, exposed
 
 
 def _entrypoint(given: Parsed) -> list[str] | None:

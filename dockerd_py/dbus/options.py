@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from dbus_next.signature import Variant
 from dockerd_py.engine import network_checks
 from dockerd_py.engine.model import ContainerConfig, HostConfig, LogOptions, RestartPolicy
 from dockerd_py.engine.mount_model import Bind
-from dockerd_py.engine.network_model import DEFAULT, EndpointRequest
+from dockerd_py.engine.network_model import DEFAULT, PROTOCOLS, EndpointRequest, PortBinding
 from dockerd_py.errors import BadParameter
 
 MICROSECOND = 1000  # nanoseconds
@@ -30,6 +31,9 @@ CREATE = {
     "StopSignal": "s",
     "StopTimeout": "u",
     "Binds": "as",
+    "ExposedPorts": "as",
+    "PortBindings": "a(qssqq)",
+    "PublishAllPorts": "b",
     "Memory": "t",
     "MemorySwap": "x",
     "PidsLimit": "x",
@@ -85,6 +89,7 @@ def container_settings(
         labels=dict(options.get("Labels", {})),
         stop_signal=options.get("StopSignal", ""),
         stop_timeout=options.get("StopTimeout"),
+        exposed_ports=tuple(_port(each) for each in options.get("ExposedPorts", ())),
         mac_address=network_checks.mac_address(options.get("MacAddress", "")),
     )
     mode = options.get("NetworkMode", DEFAULT)
@@ -103,6 +108,8 @@ def container_settings(
         pids_limit=options.get("PidsLimit", 0),
         network_mode=mode,
         networks=() if network == EndpointRequest(mode) else (network,),
+        port_bindings=tuple(_port_binding(*each) for each in options.get("PortBindings", ())),
+        publish_all=options.get("PublishAllPorts", False),
         auto_remove=options.get("AutoRemove", False),
         restart=RestartPolicy(*options.get("RestartPolicy", ("no", 0))),
         log_driver=options.get("LogDriver", ""),
@@ -136,6 +143,27 @@ def _bind(text: str) -> Bind:
     if mode not in ("ro", "rw"):
         raise BadParameter(f"Invalid mode {mode!r} of bind {text!r}: it is ro or rw")
     return Bind(source=parts[0], target=parts[1], read_only=mode == "ro")
+
+
+def _port(text: str) -> str:
+    number, slash, protocol = text.partition("/")
+    if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
+        raise BadParameter(f"Invalid port {text!r}: it is a number from 1 to 65535, and may have /tcp, /udp or /sctp")
+    if (protocol or "tcp") not in PROTOCOLS or (slash and not protocol):
+        raise BadParameter(f"Invalid protocol of port {text!r}: it is one of {', '.join(PROTOCOLS)}")
+    return f"{int(number)}/{protocol or 'tcp'}"
+
+
+def _port_binding(port: int, protocol: str, address: str, first: int, last: int) -> PortBinding:
+    number, _, protocol = _port(f"{port}/{protocol or 'tcp'}").partition("/")
+    try:
+        address = str(ipaddress.ip_address(address)) if address else ""
+    except ValueError:
+        raise BadParameter(f"Invalid address {address!r} of port {port}") from None
+    last = last or first
+    if not (first == last == 0 or 0 < first <= last):
+        raise BadParameter(f"Invalid range {first} to {last} of the host's ports for port {port}")
+    return PortBinding(int(number), protocol, address, first, last)
 
 
 def _nano_cpus(cpus: float) -> int:

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import replace
 
-from dockerd_py.engine import health_model, resources, signals
+from dockerd_py.engine import health_model, ports, resources, signals
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter
 
@@ -79,7 +79,7 @@ def check(config: ContainerConfig, host: HostConfig, min_memory: int) -> list[st
     resources.check(host, min_memory)
     if host.shm_size < 0:
         raise BadParameter("SHM size can not be less than 0")
-    return []
+    return ports.check(host)
 
 
 def _check_hostname(config: ContainerConfig) -> None:

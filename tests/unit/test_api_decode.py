@@ -95,8 +95,6 @@ def test_what_docker_py_sends_by_default_is_accepted() -> None:
     ("settings_", "name"),
     [
         ({"links": {"a": "b"}}, "Links"),
-        ({"publish_all_ports": True}, "PublishAllPorts"),
-        ({"port_bindings": {"80/tcp": 8080}}, "PortBindings"),
         ({"storage_opt": {"size": "1g"}}, "StorageOpt"),
         ({"isolation": "hyperv"}, "Isolation"),
     ],

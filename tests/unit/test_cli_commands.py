@@ -75,7 +75,7 @@ def test_ports_are_shown_as_where_they_lead(tmp_path: Path) -> None:
     ]
     with Daemon(tmp_path, {"GET /containers/json": reply([container(Ports=ports)])}) as daemon:
         assert daemon.command("ps", "--format", "{{.Ports}}").stdout == (
-            "53/udp, 0.0.0.0:8080->80/tcp, [::]:8080->80/tcp\n"
+            "53/udp, 0.0.0.0:8080->80/tcp, :::8080->80/tcp\n"
         )
 
 

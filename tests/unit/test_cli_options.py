@@ -9,7 +9,7 @@ import pytest
 
 from dockerd_py.cli.errors import CliError, UsageError
 from dockerd_py.cli.mounts import parse_volume
-from dockerd_py.cli.options import RUN_FLAGS, Settings, parse_publish, settings
+from dockerd_py.cli.options import RUN_FLAGS, Settings, settings
 from dockerd_py.flags import FlagError, parse
 
 
@@ -155,6 +155,11 @@ def test_what_contradicts_itself_is_refused(argv: list[str], message: str) -> No
         (["-p", "80a"], '"80a" is no port'),
         (["-p", "0"], '"0" is no port'),
         (["-p", "65536:80"], '"65536" is no port'),
+        (["-p", "8000-8001:80-82"], "8000-8001 are 2 ports of the host's for the container's 3"),
+        (["-p", "81-80"], '"81-80" is no range'),
+        (["-p", "80-"], '"" is no port'),
+        (["-p", "published=80"], "(target=) is missing"),
+        (["-p", "mode=host,target=80"], '"mode=host" is none of published='),
         (["-p", "80/icmp"], '"icmp" is no protocol'),
         (["-p", "1.2.3:80:80"], '"1.2.3" is no IP address'),
         (["-p", "::1:80:80"], "with an IPv6 address in brackets"),
@@ -168,23 +173,6 @@ def test_a_slip_in_a_value_is_named(argv: list[str], message: str) -> None:
     with pytest.raises(FlagError) as caught:
         made_of(*argv, "bb")
     assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("80", ("", "", "80/tcp")),
-        ("80/UDP", ("", "", "80/udp")),
-        ("8080:80", ("", "8080", "80/tcp")),
-        (":80", ("", "", "80/tcp")),
-        ("10.0.0.1:8080:80", ("10.0.0.1", "8080", "80/tcp")),
-        ("10.0.0.1::80/sctp", ("10.0.0.1", "", "80/sctp")),
-        ("[::1]:8080:80", ("::1", "8080", "80/tcp")),
-        ("[fe80::1]::80", ("fe80::1", "", "80/tcp")),
-    ],
-)
-def test_a_port_is_published_in_every_spelling(text: str, parts: tuple[str, str, str]) -> None:
-    assert parse_publish(text) == parts
 
 
 def test_a_volume_keeps_its_parts() -> None:

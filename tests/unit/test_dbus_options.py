@@ -7,7 +7,7 @@ from dbus_next.signature import Variant
 
 from dockerd_py.dbus import options
 from dockerd_py.engine.mount_model import Bind
-from dockerd_py.engine.network_model import EndpointRequest
+from dockerd_py.engine.network_model import EndpointRequest, PortBinding
 from dockerd_py.errors import BadParameter
 
 
@@ -29,6 +29,9 @@ def test_every_option_of_create_reaches_the_settings() -> None:
             "StopSignal": Variant("s", "SIGINT"),
             "StopTimeout": Variant("u", 3),
             "Binds": Variant("as", ["/a:/b", "/c:/d:ro"]),
+            "ExposedPorts": Variant("as", ["80", "53/udp"]),
+            "PortBindings": Variant("a(qssqq)", [[80, "", "127.0.0.1", 8080, 0], [53, "udp", "", 0, 0]]),
+            "PublishAllPorts": Variant("b", True),
             "Memory": Variant("t", 1 << 30),
             "MemorySwap": Variant("x", -1),
             "PidsLimit": Variant("x", 50),
@@ -49,6 +52,9 @@ def test_every_option_of_create_reaches_the_settings() -> None:
     assert (config.working_dir, config.user, config.hostname, config.domainname) == ("/srv", "nobody", "h", "d")
     assert (config.entrypoint, config.tty, config.open_stdin, config.labels) == (("/bin/sh",), True, True, {"k": "v"})
     assert (config.stop_signal, config.stop_timeout) == ("SIGINT", 3)
+    assert config.exposed_ports == ("80/tcp", "53/udp")
+    assert host.port_bindings == (PortBinding(80, "tcp", "127.0.0.1", 8080, 8080), PortBinding(53, "udp"))
+    assert host.publish_all
     assert host.binds == (Bind("/a", "/b"), Bind("/c", "/d", read_only=True))
     assert (host.memory, host.memory_swap, host.pids_limit, host.cpu_shares) == (1 << 30, -1, 50, 512)
     assert (host.nano_cpus, host.network_mode, host.auto_remove) == (1_500_000_000, "front", True)

@@ -90,6 +90,10 @@ ACCEPTED: dict[str, tuple[Any, str, Any]] = {
                 {"Name": "nofile", "Soft": 64, "Hard": 128}),
     "userns_mode": ("host", "HostConfig.UsernsMode", ...),
     "uts_mode": ("host", "HostConfig.UTSMode", ...),
+    "ports": ({"80/tcp": 8080, "53/udp": ("127.0.0.1", 5353)}, "HostConfig.PortBindings",
+              {"80/tcp": [{"HostIp": "", "HostPort": "8080"}],
+               "53/udp": [{"HostIp": "127.0.0.1", "HostPort": "5353"}]}),
+    "publish_all_ports": (True, "HostConfig.PublishAllPorts", ...),
     "volume_driver": ("local", "HostConfig.VolumeDriver", ...),
     "volumes_from": (["donor:ro"], "HostConfig.VolumesFrom", ...),
 }  # fmt: skip
@@ -105,8 +109,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "links": ({"other": "alias"}, "HostConfig.Links"),
     "mac_address": ("02:42:ac:11:00:02", "MacAddress"),
     "network": ("some-network", "some-network"),
-    "ports": ({"80/tcp": 8080}, "HostConfig.PortBindings"),
-    "publish_all_ports": (True, "HostConfig.PublishAllPorts"),
     "storage_opt": ({"size": "1g"}, "HostConfig.StorageOpt"),
 }
 

@@ -32,6 +32,7 @@ SUMMARIES = {
     "logs": ("logs", "Show what a container has written"),
     "network": ("network", "Manage networks"),
     "pause": ("lifecycle", "Freeze the processes of containers"),
+    "port": ("port", "Show where a container's ports are published"),
     "ps": ("ps", "List containers"),
     "rename": ("lifecycle", "Give a container another name"),
     "restart": ("lifecycle", "Restart containers"),

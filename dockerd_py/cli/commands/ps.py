@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from dockerd_py.cli import filters, text
+from dockerd_py.cli import filters, port_options, text
 from dockerd_py.cli.client import Client
 from dockerd_py.cli.command import Command
 from dockerd_py.cli.listing import render
@@ -68,7 +68,7 @@ def _row(item: dict[str, Any], full: bool, now: float) -> dict[str, str]:
         "RunningFor": text.age(item["Created"], now),
         "Status": item.get("Status") or "",
         "State": item.get("State") or "",
-        "Ports": _ports(item.get("Ports") or []),
+        "Ports": port_options.column(item.get("Ports") or []),
         # A name with a slash within is a link's, which is another container's view of this one.
         "Names": ",".join(names if full else [name for name in names if "/" not in name]),
         "Labels": ",".join(f"{key}={value}" for key, value in sorted((item.get("Labels") or {}).items())),
@@ -76,18 +76,6 @@ def _row(item: dict[str, Any], full: bool, now: float) -> dict[str, str]:
         "Networks": ",".join(sorted((item.get("NetworkSettings") or {}).get("Networks") or ())),
         "Size": size,
     }
-
-
-def _ports(ports: list[dict[str, Any]]) -> str:
-    shown = []
-    for port in sorted(ports, key=lambda p: (p.get("PrivatePort") or 0, p.get("Type") or "", p.get("IP") or "")):
-        inside = f"{port.get('PrivatePort')}/{port.get('Type') or 'tcp'}"
-        if port.get("PublicPort"):
-            address = port.get("IP") or "*"
-            address = f"[{address}]" if ":" in address else address
-            inside = f"{address}:{port['PublicPort']}->{inside}"
-        shown.append(inside)
-    return ", ".join(shown)
 
 
 COMMANDS = {
