@@ -28,21 +28,20 @@ def ensure(kernel: Kernel, bridge: Bridge) -> None:
     if bridge.given:
         if not index:
             raise NetworkFailed(f"there is no bridge {bridge.name}: make it, or leave out --bridge")
-        _check_is_bridge(kernel.ip, index, bridge.name)
+        check_is_bridge(kernel.ip, index, bridge.name)
         return
     _check_addresses_are_free(kernel.ip, index, bridge)
     if index:
-        _check_is_bridge(kernel.ip, index, bridge.name)
+        check_is_bridge(kernel.ip, index, bridge.name)
         _adopt(kernel.ip, index, bridge)
-    else:
-        _make(kernel.ip, bridge)
-        index = index_of(bridge.name)
-    _set_ipv6_up(bridge)
-    _set_addresses(kernel.ip, index, bridge)
-    kernel.ip.link("set", index=index, state="up")
-    if hairpin_needed():
-        for port in ports(kernel, bridge.name):
-            set_hairpin(kernel.ip, port)
+        _bring_up(kernel.ip, index, bridge)
+        return
+    _make(kernel.ip, bridge)
+    try:
+        _bring_up(kernel.ip, index_of(bridge.name), bridge)
+    except BaseException:
+        delete(bridge.name)
+        raise
 
 
 def addresses(kernel: Kernel, interface: str) -> tuple[str, ...]:
@@ -57,7 +56,7 @@ def remove(kernel: Kernel, name: str) -> None:
     """Raises NetworkFailed if it is no bridge."""
     index = index_of(name)
     if index:
-        _check_is_bridge(kernel.ip, index, name)
+        check_is_bridge(kernel.ip, index, name)
         delete(name)
 
 
@@ -66,8 +65,7 @@ def ports(kernel: Kernel, name: str) -> tuple[str, ...]:
     index = index_of(name)
     if not index:
         return ()
-    links = kernel.ip.get_links()
-    return tuple(sorted(link.get_attr("IFLA_IFNAME") for link in links if link.get_attr("IFLA_MASTER") == index))
+    return tuple(sorted(_ports(kernel.ip, index)))
 
 
 def hairpin_needed() -> bool:
@@ -87,6 +85,19 @@ def set_hairpin(ip: Any, port: str) -> None:
     """Let a bridge send packets back through the port that they came from."""
     if index := index_of(port):
         ip.brport("set", index=index, mode=1)
+
+
+def check_is_bridge(ip: Any, index: int, name: str) -> None:
+    """Raises NetworkFailed."""
+    if (kind := kind_of(link_of(ip, index))) != "bridge":
+        raise NetworkFailed(f"the interface {name} is no bridge: it is {kind or 'hardware'}")
+
+
+def module_missing(kind: str) -> str:
+    return (
+        f"the kernel has no {kind} interfaces: load its module ('modprobe {kind}'), "
+        "or install the package with this kernel's modules"
+    )
 
 
 def address_arguments(text: str) -> dict[str, object]:
@@ -114,6 +125,15 @@ def _adopt(ip: Any, index: int, bridge: Bridge) -> None:
     if bridge.mtu and bridge.mtu != link.get_attr("IFLA_MTU"):
         changes["mtu"] = bridge.mtu
     ip.link("set", index=index, **changes)
+
+
+def _bring_up(ip: Any, index: int, bridge: Bridge) -> None:
+    _set_ipv6_up(bridge)
+    _set_addresses(ip, index, bridge)
+    ip.link("set", index=index, state="up")
+    if hairpin_needed():
+        for port in _ports(ip, index):
+            set_hairpin(ip, port)
 
 
 def _set_ipv6_up(bridge: Bridge) -> None:
@@ -155,13 +175,5 @@ def _addresses(ip: Any, index: int) -> list[tuple[str, int]]:
     ]
 
 
-def _check_is_bridge(ip: Any, index: int, name: str) -> None:
-    if (kind := kind_of(link_of(ip, index))) != "bridge":
-        raise NetworkFailed(f"the interface {name} is no bridge: it is {kind or 'hardware'}")
-
-
-def module_missing(kind: str) -> str:
-    return (
-        f"the kernel has no {kind} interfaces: load its module ('modprobe {kind}'), "
-        "or install the package with this kernel's modules"
-    )
+def _ports(ip: Any, index: int) -> list[str]:
+    return [link.get_attr("IFLA_IFNAME") for link in ip.get_links() if link.get_attr("IFLA_MASTER") == index]

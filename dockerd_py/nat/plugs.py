@@ -11,7 +11,7 @@ import errno
 from typing import Any
 
 from dockerd_py.errors import BadParameter, NetworkFailed
-from dockerd_py.nat.bridges import address_arguments, hairpin_needed, module_missing, set_hairpin
+from dockerd_py.nat.bridges import address_arguments, check_is_bridge, hairpin_needed, module_missing, set_hairpin
 from dockerd_py.nat.model import BRIDGE, IPVLAN, MACVLAN, Plug
 from dockerd_py.nat.netns import want_sysctl
 from dockerd_py.nat.rtnl import Kernel, delete, index_of, refused
@@ -79,13 +79,19 @@ def _add(ip: Any, plug: Plug, **arguments: object) -> None:
         raise NetworkFailed(f"there is an interface {plug.host_interface} already")
     shared = f"{plug.parent} cannot be shared as {kind}: it is a port of a bridge, or shared in another way already"
     with (
-        refused(errno.EOPNOTSUPP, text=module_missing(kind)),
+        refused(errno.EOPNOTSUPP, text=lambda: _not_supported(ip, plug, kind)),
         refused(errno.EEXIST, text=f"the container has an interface {plug.interface} already"),
         refused(errno.EADDRNOTAVAIL, text=f"no interface can have the MAC address {plug.mac}"),
         refused(errno.EXFULL, text=f"bridge {plug.parent} has all the ports that it can have"),
         refused(errno.EBUSY, errno.EINVAL, text=shared) if kind != "veth" else contextlib.nullcontext(),
     ):
         ip.link("add", **arguments)
+
+
+def _not_supported(ip: Any, plug: Plug, kind: str) -> str:
+    if plug.kind == BRIDGE and (index := index_of(plug.parent)):
+        check_is_bridge(ip, index, plug.parent)
+    return module_missing(kind)
 
 
 def _configure(ip: Any, plug: Plug) -> None:

@@ -154,7 +154,7 @@ def code_of(error: BaseException) -> int | None:
 
 
 @contextlib.contextmanager
-def refused(*codes: int, text: str) -> Iterator[None]:
+def refused(*codes: int, text: str | Callable[[], str]) -> Iterator[None]:
     """Turn these answers of the kernel into NetworkFailed with this text."""
     try:
         yield
@@ -163,7 +163,7 @@ def refused(*codes: int, text: str) -> Iterator[None]:
     except Exception as error:
         if code_of(error) not in codes:
             raise
-        raise NetworkFailed(text) from error
+        raise NetworkFailed(text if isinstance(text, str) else text()) from error
 
 
 def index_of(interface: str) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from dockerd_py.nat.links import Links
 from dockerd_py.nat.model import Bridge, Plug
-from dockerd_py.nat.netns import Home
+from dockerd_py.nat.netns import Home, write_sysctl
 
 T = TypeVar("T")
 
@@ -25,9 +26,9 @@ def run_in(namespace: int, work: Callable[[], T]) -> T:
 
     def body() -> None:
         try:
-            with Home().inside(namespace):
+            with contextlib.closing(Home()) as home, home.inside(namespace):
                 results.append(work())
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised again below
             failures.append(error)
 
     thread = threading.Thread(target=body)
@@ -38,12 +39,24 @@ def run_in(namespace: int, work: Callable[[], T]) -> T:
     return results[0]
 
 
-def on_own_host(test: Callable[[Links], Coroutine[Any, Any, None]]) -> None:
-    """Run a test with Links that take a new namespace for the host."""
+def new_namespace() -> int:
+    """A new namespace."""
     made: list[int] = []
-    thread = threading.Thread(target=lambda: made.append(Home().new()))
+
+    def body() -> None:
+        with contextlib.closing(Home()) as home:
+            made.append(home.new())
+
+    thread = threading.Thread(target=body)
     thread.start()
     thread.join()
+    return made[0]
+
+
+def on_own_host(test: Callable[[Links], Coroutine[Any, Any, None]]) -> None:
+    """Run a test with Links that take a new namespace for the host."""
+    namespace = new_namespace()
+    run_in(namespace, lambda: write_sysctl("net/ipv6/conf/all/disable_ipv6", "0"))  # a host has it everywhere
 
     async def main() -> None:
         links = await Links.open()
@@ -53,9 +66,9 @@ def on_own_host(test: Callable[[Links], Coroutine[Any, Any, None]]) -> None:
             await links.close()
 
     try:
-        run_in(made[0], lambda: asyncio.run(main()))
+        run_in(namespace, lambda: asyncio.run(main()))
     finally:
-        os.close(made[0])
+        os.close(namespace)
 
 
 def a_plug(number: int, **changes: Any) -> Plug:
@@ -77,21 +90,27 @@ def says(address: str, port: int, timeout: float = 5.0) -> str:
         return client.recv(100).decode()
 
 
-def serve(address: str, port: int, text: str) -> socket.socket:
-    """A server that says this to everybody, until it is closed."""
-    server = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+@contextlib.contextmanager
+def serving(namespace: int, address: str, port: int, text: str) -> Iterator[None]:
+    """Within: a TCP server in that namespace says this to everybody."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = run_in(namespace, lambda: socket.create_server((address, port), family=family))
 
     def body() -> None:
-        while True:
-            try:
+        with contextlib.suppress(OSError):
+            while True:
                 client, _ = server.accept()
-            except OSError:
-                return
-            with client:
-                client.sendall(text.encode())
+                with client:
+                    client.sendall(text.encode())
 
-    threading.Thread(target=body, daemon=True).start()
-    return server
+    thread = threading.Thread(target=body)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        server.close()
 
 
 def names() -> set[str]:
