@@ -39,6 +39,8 @@ $(VENV)/.run: $(CONTROL) contrib/make-venv $(wildcard packaging/bin/*)
 
 $(VENV)/.tools: $(VENV)/.run Makefile
 	@contrib/apt-satisfy python3-rich
+	@# Recommended only, as some releases have none; tests of that backend are skipped where it is missing.
+	@contrib/apt-satisfy python3-iptables 2>/dev/null || true
 	@# Ubuntu 22.04 has no package of this one either.
 	@contrib/apt-satisfy python3-zstandard 2>/dev/null || $(VENV)/bin/pip install --quiet 'zstandard>=0.19'
 	$(VENV)/bin/pip install --quiet $(TOOLS)

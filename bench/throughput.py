@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """What goes through a published port, beside what goes through a plain DNAT rule: throughput.py PROGRAMS
 
+
 PROGRAMS is the directory of ours.
 iperf3, from a network namespace outside to a container's, and to one that is plugged in just so by hand: a veth pair
 on a bridge of its own, and one rule of iptables.  Also through the host's loopback address, where no rule is in the

@@ -6,6 +6,7 @@ The outside has no route to what is behind the host: an answer comes back only i
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -245,21 +246,8 @@ def _new_namespace() -> int:
 
 def _in_thread(work: Callable[[], T]) -> T:
     """A thread's namespace is its own."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def act() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-
-    thread = threading.Thread(target=act)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(work).result()
 
 
 def _check(result: int) -> None:
