@@ -28,7 +28,7 @@ _ADDRESS = re.compile(r"(?<![\w.:])(?:\d+\.\d+\.\d+\.\d+|[0-9a-f]*:[0-9a-f:]+:[0
 _SYS_PIDFD_GETFD = 438  # the same on every architecture
 _SIOCGSKNS = 0x894C
 _libc = ctypes.CDLL(None, use_errno=True)
-_FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+_FORWARDING = "ipv4/ip_forward"  # that of IPv6 is turned on by the first network that has it, and stays
 _LISTENING = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # a socket's state in /proc/net
 
 
@@ -47,7 +47,7 @@ def of(daemon: NetDaemon) -> Picture:
         "rules": _rules(daemon, names),
         "ports": _ports(daemon, running),
         "stray namespaces": _stray_namespaces(daemon, running),
-        "forwarding": [daemon.host.inside(Path("/proc/sys/net", each).read_text).strip() for each in _FORWARDING],
+        "forwarding": daemon.host.inside(Path("/proc/sys/net", _FORWARDING).read_text).strip(),
     }  # fmt: skip
 
 
@@ -101,7 +101,8 @@ def _interfaces(daemon: NetDaemon, names: dict[str, str]) -> Counter[str]:
 
 def _rules(daemon: NetDaemon, names: dict[str, str]) -> list[str]:
     """Of nftables, and of the legacy tables, where they are in use."""
-    text = daemon.host.run("nft", "-s", "list", "ruleset", check=False)
+    tables = re.split(r"^(?=table )", daemon.host.run("nft", "-s", "list", "ruleset", check=False), flags=re.MULTILINE)
+    text = "".join(sorted(tables))  # they come in the order in which they were made
     for program in ("iptables-legacy-save", "ip6tables-legacy-save"):
         text += daemon.host.run(program, check=False)
     for name, instead in names.items():
