@@ -21,6 +21,7 @@ from dockerd_py.errors import (
     BadParameter,
     Conflict,
     NoSuchImage,
+    NotFound,
     NotRunning,
     NotSupported,
     PydockerdError,
@@ -71,14 +72,17 @@ async def create(call: Call) -> web.StreamResponse:
     if platform := call.text("platform"):
         await _check_platform(call, platform)
     host = eras.settle_restart_policy(call.version, wanted.host)
-    created = await call.engine.containers.create(
-        config,
-        host,
-        call.text("name"),
-        image_ref=image_of(call, wanted.config.image),
-        min_memory=eras.minimum_memory(call.version),
-        max_layers=eras.most_layers(call.version),
-    )
+    try:
+        created = await call.engine.containers.create(
+            config,
+            host,
+            call.text("name"),
+            image_ref=image_of(call, wanted.config.image),
+            min_memory=eras.minimum_memory(call.version),
+            max_layers=eras.most_layers(call.version),
+        )
+    except NotFound as error:
+        raise eras.create_failure(call.version, error) from error
     warnings += created.warnings
     nothing = eras.is_first_year(call.version) and not warnings
     return call.json({"Id": created.id, "Warnings": None if nothing else warnings}, 201)

@@ -12,7 +12,17 @@ from dataclasses import replace
 from dockerd_py.api.call import dump
 from dockerd_py.api.routing import ApiVersion, OtherVersion, spell
 from dockerd_py.engine.model import HostConfig
-from dockerd_py.errors import AlreadyInState, AmbiguousId, NameTaken, NotRunning, PydockerdError, StillRunning
+from dockerd_py.errors import (
+    AlreadyInState,
+    AmbiguousId,
+    BadParameter,
+    NameTaken,
+    NoSuchImage,
+    NotFound,
+    NotRunning,
+    PydockerdError,
+    StillRunning,
+)
 from dockerd_py.version import API_VERSION, FIRST_YEAR
 
 MEBIBYTE = 1 << 20
@@ -67,6 +77,13 @@ def start_failure(version: ApiVersion, ref: str, error: PydockerdError, identity
     if is_first_year(version):
         return PydockerdError(f"Cannot start container {ref}: {error}")
     return error
+
+
+def create_failure(version: ApiVersion, error: NotFound) -> PydockerdError:
+    """What a create is answered with where something is not there: clients take a 404 for the image, and pull it."""
+    if isinstance(error, NoSuchImage) or is_first_year(version):
+        return error
+    return BadParameter(str(error))
 
 
 _FIRST_YEAR_CLIENT = re.compile(r"Docker-Client/0\.")

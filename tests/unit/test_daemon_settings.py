@@ -183,7 +183,7 @@ def test_ipc_is_not_taken_from_a_container_that_keeps_it(daemon: Daemon) -> None
 
 
 def test_a_container_to_join_must_be_there_and_run(daemon: Daemon) -> None:
-    assert refusal(daemon, PidMode="container:nobody") == (404, "No such container: nobody")
+    assert refusal(daemon, PidMode="container:nobody") == (400, "No such container: nobody")
     donor = daemon.create("true")
     container = daemon.create("true", host={"PidMode": f"container:{donor}"})
     reply = daemon.post(f"/containers/{container}/start")

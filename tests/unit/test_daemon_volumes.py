@@ -297,7 +297,7 @@ def test_volumes_from_takes_mounts_over_and_can_make_them_read_only(daemon: Daem
         "POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"], "VolumesFrom": "one:ro"}, version="1.9"
     )
     assert daemon.inspect(reply.json["Id"])["HostConfig"]["VolumesFrom"] == ["one:ro"]
-    assert refused(daemon, VolumesFrom=["nosuch"]) == (404, "No such container: nosuch")
+    assert refused(daemon, VolumesFrom=["nosuch"]) == (400, "No such container: nosuch")
     assert refused(daemon, VolumesFrom=["one:foo"]) == (400, "invalid mode: foo")
 
 
