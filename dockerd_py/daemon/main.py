@@ -76,7 +76,7 @@ async def _run(config: Config, listeners: Listeners, notifier: Notifier) -> int:
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stopped.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: log.info("there is nothing to reload in this version"))
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.info("not ready yet: nothing to reload"))
 
     from dockerd_py.api.server import ApiServer
     from dockerd_py.dbus.service import BusService
@@ -89,16 +89,43 @@ async def _run(config: Config, listeners: Listeners, notifier: Notifier) -> int:
         await api.start(listeners.sockets)
         if config.is_default_instance:
             await bus.start(engine)
+        reload = Reload(engine)
+        loop.add_signal_handler(signal.SIGHUP, reload.ask)
         notifier.ready(_status(engine))
         log.info("pydockerd %s is ready", VERSION)
         await _until(stopped, notifier)
         notifier.stopping()
         log.info("stopping; containers go on running")
     finally:
+        loop.remove_signal_handler(signal.SIGHUP)
         await bus.stop()
         await api.stop()
         await engine.close()
     return 0
+
+
+class Reload:
+    """One at a time, and once more if it was asked for meanwhile."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def ask(self) -> None:
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._again:
+            self._again = False
+            try:
+                await self._engine.reload()
+            except PydockerdError as error:
+                log.error("reload: %s", error)
+            else:
+                log.info("reloaded: bridges and firewall are as they should be")
 
 
 async def _until(stopped: asyncio.Event, notifier: Notifier) -> None:

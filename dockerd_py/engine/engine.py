@@ -166,6 +166,14 @@ class Engine:
         await self._units.close()
         await self._store.close()
 
+    async def reload(self) -> None:
+        """See to it that bridges and firewall are what they should be: somebody may have taken them away.
+
+        Raises NetworkFailed.
+        """
+        await self.networks.restore()
+        await self._networking.reapply()
+
     async def info(self) -> SystemInfo:
         states = [container.state.status for container in self.containers.list(all=True)]
         running = states.count(Status.RUNNING) + states.count(Status.RESTARTING)

@@ -14,6 +14,7 @@ import ipaddress
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -353,12 +354,15 @@ class Networking:
         wanted = {4: asked.ipv4, 6: asked.ipv6}
         had = {4: before.ipv4, 6: before.ipv6} if before else {4: "", 6: ""}
         found: dict[int, str] = {}
-        for addresses in self._networks.addresses(network.id):
-            version = addresses.subnet.version
-            if had[version] and wanted[version] in ("", had[version]):
-                found[version] = had[version]
-            else:
-                found[version] = self._take(addresses, wanted[version], network)
+        with ExitStack() as undo:
+            for addresses in self._networks.addresses(network.id):
+                version = addresses.subnet.version
+                if had[version] and wanted[version] in ("", had[version]):
+                    found[version] = had[version]
+                else:
+                    found[version] = self._take(addresses, wanted[version], network)
+                    undo.callback(addresses.release, found[version])
+            undo.pop_all()
         own = record.config.mac_address if asked == record.host.networks[0] else ""
         mac = asked.mac or own or (mac_of(found[4]) if 4 in found else before.mac if before else "")
         return replace(endpoint, ipv4=found.get(4, ""), ipv6=found.get(6, ""), mac=mac)

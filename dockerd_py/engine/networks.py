@@ -195,11 +195,15 @@ class Networks:
         except PydockerdError as error:
             log.error("%s", error)
         await self._open_default()
-        own = [n for n in self._by_id.values() if n.driver == BRIDGE and n.name != BRIDGE]
-        await asyncio.gather(*map(self._have_bridge, own))
+        await self.restore()
         for network in self._by_id.values():
             if network.id not in self._addresses:
                 self._give_out(network)
+
+    async def restore(self) -> None:
+        """Make every bridge that is not there, and bring the others to what they should be."""
+        own = [one for one in self._by_id.values() if one.driver == BRIDGE and one.pools]
+        await asyncio.gather(*map(self._have_bridge, own))
 
     async def _open_default(self) -> None:
         """The network that containers are on which ask for none."""
@@ -234,8 +238,6 @@ class Networks:
                 await self._links.remove_bridge(found.bridge)
             await self._store.networks.set_settings(wanted.id, forms.dump_network(wanted))
             self._by_id[wanted.id] = wanted
-        if wanted.id not in self.broken:
-            await self._have_bridge(wanted)
 
     async def _default_pools(self, before: Network) -> tuple[Pool, ...]:
         """Where the default bridge lies.  Raises NetworkFailed, BadParameter."""

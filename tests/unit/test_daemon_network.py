@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import execs
@@ -243,6 +244,27 @@ def test_connections_and_ports_go_on_through_a_restart_of_the_daemon(own_net_dae
         assert daemon.port(container) == 8080
 
 
+def test_a_flushed_firewall_is_repaired_by_a_reload(net_daemon: NetDaemon) -> None:
+    with running(net_daemon, **published(":8080:80/tcp")) as (_, inside), telling_who_asks(inside, 80):
+        net_daemon.host.run("nft", "flush", "ruleset")
+        assert tcp_answer(net_daemon.outside, HOST, 8080) == GATEWAY.encode()  # relayed
+        net_daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: tcp_answer(net_daemon.outside, HOST, 8080) == OUTSIDE.encode())
+
+
+def test_without_a_firewall_ports_are_relayed_and_nothing_is_touched(tmp_path: Path) -> None:
+    daemon = NetDaemon(tmp_path, "--iptables=false")
+    daemon.start()
+    daemon.import_busybox()
+    with running(daemon, **published(":8080:80/tcp", ":8081:80/udp")) as (_, inside), telling_who_asks(inside, 80):
+        for address in (HOST, HOST6):
+            assert tcp_answer(daemon.outside, address, 8080)
+            assert udp_answer(daemon.outside, address, 8081)
+    assert daemon.host.run("nft", "list", "ruleset") == ""
+    daemon.close()
+    daemon.vanish()
+
+
 # Networks that somebody made
 
 
@@ -262,7 +284,8 @@ def test_networks_are_apart_and_a_container_may_be_on_two(net_daemon: NetDaemon)
         assert not is_reached(tcp_answer, of_back, address, 80)
         assert of_front.interfaces().keys() >= {"eth0", "eth1"}
         hosts = output(net_daemon, one, "cat", "/etc/hosts")
-        assert address in hosts and second in hosts
+        assert address in hosts
+        assert second in hosts
         check(net_daemon, "POST", "/networks/back/disconnect", {"Container": one})
         assert not is_reached(tcp_answer, of_back, second, 80)
         assert second not in output(net_daemon, one, "cat", "/etc/hosts")
@@ -372,15 +395,17 @@ def test_an_interface_of_the_host_is_shared(net_daemon: NetDaemon, driver: str) 
 
 
 def test_a_container_has_anothers_network_and_its_files(net_daemon: NetDaemon) -> None:
-    with running(net_daemon, name="donor") as (donor, inside):
-        with running(net_daemon, NetworkMode="container:donor") as (guest, of_guest):
-            assert of_guest.interfaces() == inside.interfaces()
-            hosts = output(net_daemon, donor, "cat", "/etc/hosts")
-            assert output(net_daemon, guest, "cat", "/etc/hosts") == hosts
-            assert net_daemon.inspect(guest)["HostConfig"]["NetworkMode"] == f"container:{donor}"
-            net_daemon.post(f"/containers/{donor}/stop?t=0")
-            reply = net_daemon.post(f"/containers/{guest}/restart?t=0")
-            assert (reply.status, "is not running" in reply.message) == (409, True)
+    with (
+        running(net_daemon, name="donor") as (donor, inside),
+        running(net_daemon, NetworkMode="container:donor") as (guest, of_guest),
+    ):
+        assert of_guest.interfaces() == inside.interfaces()
+        hosts = output(net_daemon, donor, "cat", "/etc/hosts")
+        assert output(net_daemon, guest, "cat", "/etc/hosts") == hosts
+        assert net_daemon.inspect(guest)["HostConfig"]["NetworkMode"] == f"container:{donor}"
+        net_daemon.post(f"/containers/{donor}/stop?t=0")
+        reply = net_daemon.post(f"/containers/{guest}/restart?t=0")
+        assert (reply.status, "is not running" in reply.message) == (409, True)
 
 
 def test_the_hosts_gateway_has_a_name(net_daemon: NetDaemon) -> None:
