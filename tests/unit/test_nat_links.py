@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -289,6 +290,25 @@ def test_closed_links_leave_no_thread_and_no_descriptor() -> None:
     assert (set(os.listdir("/proc/self/fd")), threading.active_count()) == before
 
 
+def test_without_a_free_descriptor_the_sentence_says_so_and_the_next_call_works() -> None:
+    async def test(links: Links) -> None:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        other = Links()
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+            for one in (links, other):
+                with pytest.raises(NetworkFailed, match="cannot make a network namespace: Too many open files"):
+                    await one.new_namespace()
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for one in (links, other):
+                os.close(await one.new_namespace())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            await other.close()
+
+    on_own_host(test)
+
+
 def test_a_namespace_is_not_for_programs_that_the_daemon_starts() -> None:
     async def test(links: Links) -> None:
         namespace = await links.new_namespace()
@@ -418,8 +438,12 @@ def test_a_bridge_cannot_have_the_name_or_an_address_of_another_interface() -> N
 
 def test_a_bridge_whose_name_or_address_is_impossible_is_not_made() -> None:
     async def test(links: Links) -> None:
-        for bridge in (Bridge("a-name-too-long-for-it"), Bridge("a/b"), Bridge("tbr1", ("ff05::1/64",))):
-            with pytest.raises(NetworkFailed):
+        for bridge, sentence in (
+            (Bridge("a-name-too-long-for-it"), "no interface can be named a-name-too-long-for-it"),
+            (Bridge("a/b"), "no interface can be named a/b"),
+            (Bridge("tbr1", ("ff05::1/64",)), "no interface can have the address ff05::1/64"),
+        ):
+            with pytest.raises(NetworkFailed, match=sentence):
                 await links.ensure_bridge(bridge)
             assert names() == {"lo"}
 
