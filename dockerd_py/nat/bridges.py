@@ -114,7 +114,10 @@ def address_arguments(text: str) -> dict[str, object]:
 def _make(ip: Any, bridge: Bridge) -> None:
     mac = "02:42:" + os.urandom(4).hex(":")  # a locally administered one
     mtu = {"mtu": bridge.mtu} if bridge.mtu else {}
-    with refused(errno.EOPNOTSUPP, text=module_missing("bridge")):
+    with (
+        refused(errno.EOPNOTSUPP, text=module_missing("bridge")),
+        refused(errno.EINVAL, errno.ERANGE, text=f"no interface can be named {bridge.name}"),
+    ):
         ip.link("add", ifname=bridge.name, kind="bridge", address=mac, br_stp_state=0, br_forward_delay=0, **mtu)
 
 

@@ -26,7 +26,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Home:
-    """The network namespace of the thread that makes this one, and that alone may use it."""
+    """The network namespace of the thread that makes this; one thread uses it, this one or one that it starts."""
 
     def __init__(self) -> None:
         self._fd = _here()

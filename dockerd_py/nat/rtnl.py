@@ -36,7 +36,7 @@ _TEXTS = {
 
 
 class Kernel:
-    """What one worker thread has: its home namespace, and a socket there."""
+    """What one worker thread has: its home namespace, that of the thread that starts it, and a socket there."""
 
     def __init__(self) -> None:
         self.home = Home()
@@ -71,10 +71,9 @@ class Workers:
 
     def __init__(self, threads: int, name: str) -> None:
         self._jobs: queue.SimpleQueue[Callable[[Kernel], None] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(threads)
-        ]
-        self._started = self._closed = False
+        self._names = [f"{name}-{number}" for number in range(threads)]
+        self._threads: list[threading.Thread] = []
+        self._closed = False
 
     async def run(self, what: str, job: Callable[[Kernel], T], *, undo: Callable[[T], object] | None = None) -> T:
         """The job's result.  ``what`` begins the sentence of the NetworkFailed that a failure of the kernel's becomes.
@@ -97,6 +96,8 @@ class Workers:
         """As `run`, without waiting."""
         if self._closed:
             raise NetworkFailed(f"{what}: the daemon is stopping")
+        while len(self._threads) < len(self._names):
+            self._start_one(what)
         future: Future[T] = Future()
 
         def answered(kernel: Kernel) -> None:
@@ -106,10 +107,6 @@ class Workers:
                 future.set_exception(error)
 
         self._jobs.put(answered)
-        if not self._started:
-            self._started = True
-            for thread in self._threads:
-                thread.start()
         return future
 
     async def close(self) -> None:
@@ -117,11 +114,21 @@ class Workers:
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
-        for thread in self._threads if self._started else ():
+        for thread in self._threads:
             await asyncio.get_running_loop().run_in_executor(None, thread.join)
 
-    def _work(self) -> None:
-        with contextlib.closing(Kernel()) as kernel:
+    def _start_one(self, what: str) -> None:
+        try:
+            kernel = Kernel()
+        except OSError as error:
+            raise NetworkFailed(f"{what}: {error.strerror}") from error
+        name = self._names[len(self._threads)]
+        thread = threading.Thread(target=self._work, args=(kernel,), name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _work(self, kernel: Kernel) -> None:
+        with contextlib.closing(kernel):
             while (job := self._jobs.get()) is not None:
                 job(kernel)
 

@@ -60,7 +60,7 @@ def test_a_wanted_address_is_given_and_does_not_move_the_next_one() -> None:
 def test_an_address_in_use_or_reserved_is_refused_as_docker_does(wanted: str) -> None:
     pool = addresses(aux={"router": "172.20.0.5"})
     pool.take("172.20.0.3")
-    with pytest.raises(Conflict, match="^Address already in use$"):
+    with pytest.raises(Conflict, match=r"^Address already in use$"):
         pool.take(wanted)
 
 
@@ -232,7 +232,7 @@ def test_a_pool_that_cannot_be_is_refused_by_a_sentence(pool: Pool, sentence: st
 
 
 def test_pools_that_overlap_are_refused_within_a_network_and_between_two() -> None:
-    with pytest.raises(Conflict, match="^Pool overlaps with other one on this address space$"):
+    with pytest.raises(Conflict, match=r"^Pool overlaps with other one on this address space$"):
         check_pools([Pool("10.0.0.0/8"), Pool("10.1.0.0/16")])
     with pytest.raises(Conflict):
         check_pools([Pool("10.1.0.0/16")], taken=["fd00::/8", "10.0.0.0/8"])

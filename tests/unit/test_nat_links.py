@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -59,8 +60,11 @@ async def in_thread(namespace: int, work: Any) -> Any:
 
 
 async def gone(interface: str) -> None:
-    while interface in names():  # noqa: ASYNC110 - the kernel deletes it by itself, and tells nobody here
+    for _ in range(1000):  # the kernel deletes it by itself, and tells nobody here
+        if interface not in names():
+            return
         await asyncio.sleep(0.01)
+    raise AssertionError(f"{interface} is still there")
 
 
 def test_two_namespaces_on_a_bridge_reach_each_other_at_once_in_both_families() -> None:
@@ -93,6 +97,16 @@ def test_a_container_reaches_the_host_by_its_gateways_as_the_first_one_on_the_br
     on_own_host(test)
 
 
+def test_a_bridges_ipv6_addresses_are_there_at_once_whatever_the_host_does_with_others() -> None:
+    async def test(links: Links) -> None:
+        write_sysctl("net/ipv6/conf/all/accept_dad", "1")
+        await links.ensure_bridge(BRIDGE)
+        assert "tentative" not in ip("-6", "address", "show", "dev", BRIDGE.name)[0]["addr_info"][0]
+        assert read_sysctl(f"net/ipv6/conf/{BRIDGE.name}/accept_dad") == "0"
+
+    on_own_host(test)
+
+
 def test_the_interface_inside_is_as_the_plug_says() -> None:
     async def test(links: Links) -> None:
         await links.ensure_bridge(BRIDGE)
@@ -109,7 +123,8 @@ def test_the_interface_inside_is_as_the_plug_says() -> None:
             }
             assert own == {("172.30.0.9", 16, "172.30.255.255"), ("fd30::9", 64, None)}
             assert {route["gateway"] for route in routes} == {"172.30.0.1", "fd30::1"}
-            assert not any("tentative" in entry for entry in inside["addr_info"])
+            assert not any("tentative" in entry for entry in inside["addr_info"] if entry["scope"] == "global")
+            assert run_in(namespace, lambda: read_sysctl("net/ipv6/conf/eth0/accept_dad")) == "0"
             assert run_in(namespace, lambda: link("lo"))["flags"] == ["LOOPBACK", "UP", "LOWER_UP"]
             outside = link("veth9")
             assert (outside["master"], outside["mtu"], outside["operstate"]) == (BRIDGE.name, 1400, "UP")
@@ -275,6 +290,25 @@ def test_closed_links_leave_no_thread_and_no_descriptor() -> None:
     assert (set(os.listdir("/proc/self/fd")), threading.active_count()) == before
 
 
+def test_without_a_free_descriptor_the_sentence_says_so_and_the_next_call_works() -> None:
+    async def test(links: Links) -> None:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        other = Links()
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+            for one in (links, other):
+                with pytest.raises(NetworkFailed, match="cannot make a network namespace: Too many open files"):
+                    await one.new_namespace()
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for one in (links, other):
+                os.close(await one.new_namespace())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            await other.close()
+
+    on_own_host(test)
+
+
 def test_a_namespace_is_not_for_programs_that_the_daemon_starts() -> None:
     async def test(links: Links) -> None:
         namespace = await links.new_namespace()
@@ -404,8 +438,12 @@ def test_a_bridge_cannot_have_the_name_or_an_address_of_another_interface() -> N
 
 def test_a_bridge_whose_name_or_address_is_impossible_is_not_made() -> None:
     async def test(links: Links) -> None:
-        for bridge in (Bridge("a-name-too-long-for-it"), Bridge("a/b"), Bridge("tbr1", ("ff05::1/64",))):
-            with pytest.raises(NetworkFailed):
+        for bridge, sentence in (
+            (Bridge("a-name-too-long-for-it"), "no interface can be named a-name-too-long-for-it"),
+            (Bridge("a/b"), "no interface can be named a/b"),
+            (Bridge("tbr1", ("ff05::1/64",)), "no interface can have the address ff05::1/64"),
+        ):
+            with pytest.raises(NetworkFailed, match=sentence):
                 await links.ensure_bridge(bridge)
             assert names() == {"lo"}
 
