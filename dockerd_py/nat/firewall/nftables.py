@@ -138,7 +138,7 @@ class NftablesBackend:
         return output, _first(error) or f"code {code}"
 
     def _missing(self, plans: Plans) -> str:
-        """Which part of the kernel is missing, if that is what is wrong: each is tried by itself, and leaves nothing."""
+        """Which module is missing, if that is what is wrong: each is tried by itself, and leaves nothing."""
         for plan in plans:
             at = f"{nfttext.family_of(plan)} {self._table}-probe"
             for module, chain, rule in _INGREDIENTS:
