@@ -25,6 +25,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -142,9 +143,7 @@ class Ground:
         )
         for address in addresses:
             subnet = ipaddress.ip_interface(address).network
-            self.outside.ip(
-                f"route add {subnet} via {self.HOST if subnet.version == 4 else self.HOST6}"
-            )
+            self.outside.ip(f"route add {subnet} via {self.HOST if subnet.version == 4 else self.HOST6}")
         return name
 
     def container(self, name: str, bridge: str, *addresses: str, gateways: Sequence[str] = ()) -> Space:
@@ -231,9 +230,19 @@ def ask(space: Space, protocol: str, address: str, port: int, *, patience: float
             return ""
 
 
-def reaches(space: Space, protocol: str, address: str, port: int) -> bool:
-    """Whether anything answers: for what must not, since it does not wait long."""
-    return ask(space, protocol, address, port, patience=NO_ANSWER) != ""
+Try = tuple[Space, str, str, int]  # who asks, the protocol, the address, the port
+
+
+def reached(*tries: Try) -> list[str]:
+    """Those that got an answer: for what must not get any, since it does not wait long. All are tried at once."""
+
+    def attempt(one: Try) -> str:
+        space, protocol, address, port = one
+        answer = ask(space, protocol, address, port, patience=NO_ANSWER)
+        return f"{space.name}: {protocol} {address} {port}: {answer}" if answer else ""
+
+    with ThreadPoolExecutor(len(tries)) as pool:
+        return [answer for answer in pool.map(attempt, tries) if answer]
 
 
 def _kind(protocol: str) -> int:

@@ -48,6 +48,7 @@ _TARGETS = {PASS: "RETURN", DROP: "DROP", MASQUERADE: "MASQUERADE"}
 _STATES = {KNOWN: RELATED_ESTABLISHED, REDIRECTED: DNAT, "": 0}
 _NEIGHBOURS = (135, 136)  # ICMPv6: neighbour solicitation and advertisement (RFC 4861)
 
+
 class IptablesBackend:
     name = "iptables"
 

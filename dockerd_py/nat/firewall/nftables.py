@@ -75,9 +75,7 @@ class NftablesBackend:
             if before.bridges != after.bridges:
                 text += nfttext.passage(self._chain, after)
             ports, links = (before.ports, after.ports), (before.links, after.links)
-            text += nfttext.elements(
-                "delete", self._table, after.family, ports[0] - ports[1], links[0] - links[1]
-            )
+            text += nfttext.elements("delete", self._table, after.family, ports[0] - ports[1], links[0] - links[1])
             text += nfttext.elements("add", self._table, after.family, ports[1] - ports[0], links[1] - links[0])
         if text and (error := self._try("\n".join(text))[1]):
             raise NetworkFailed(f"nftables refused the change: {error}")
