@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+
 class Firewall(Protocol):
     """``name`` is that of the backend, or "none"."""
 

@@ -48,6 +48,7 @@ _TARGETS = {PASS: "RETURN", DROP: "DROP", MASQUERADE: "MASQUERADE"}
 _STATES = {KNOWN: RELATED_ESTABLISHED, REDIRECTED: DNAT, "": 0}
 _NEIGHBOURS = (135, 136)  # ICMPv6: neighbour solicitation and advertisement (RFC 4861)
 
+
 class IptablesBackend:
     name = "iptables"
 
@@ -64,10 +65,10 @@ class IptablesBackend:
 
     def replace(self, plans: Plans) -> None:
         for plan in plans:
-            self._write(plan.family, "mangle", lambda table, plan=plan: self._judge(table, plan))
-            self._write(plan.family, "filter", lambda table, plan=plan: self._let_through(table, plan))
+            self._write(plan.family, "mangle", self._judge, plan)
+            self._write(plan.family, "filter", self._let_through, plan)
             if plan.ports or plan.leaving:
-                self._write(plan.family, "nat", lambda table, plan=plan: self._redirect(table, plan))
+                self._write(plan.family, "nat", self._redirect, plan)
             else:
                 self._write(plan.family, "nat", self._forget_nat)
 
@@ -75,19 +76,17 @@ class IptablesBackend:
         for before, after in zip(old, new, strict=True):
             family = after.family
             if (before.forward, before.local, before.links) != (after.forward, after.local, after.links):
-                self._write(family, "mangle", lambda table, plan=after: self._judge(table, plan))
+                self._write(family, "mangle", self._judge, after)
             if before.bridges != after.bridges:
-                self._write(family, "filter", lambda table, plan=after: self._let_through(table, plan))
+                self._write(family, "filter", self._let_through, after)
             if before.leaving != after.leaving or bool(before.ports) != bool(after.ports):
                 if after.ports or after.leaving:
-                    self._write(family, "nat", lambda table, plan=after: self._redirect(table, plan))
+                    self._write(family, "nat", self._redirect, after)
                 else:
                     self._write(family, "nat", self._forget_nat)
             elif before.ports != after.ports:
                 gone, come = before.ports - after.ports, after.ports - before.ports
-                self._write(
-                    family, "nat", lambda table, gone=gone, come=come: self._change_ports(table, gone, come)
-                )
+                self._write(family, "nat", self._change_ports, gone, come)
 
     def clear(self) -> None:
         for family in (4, 6):
@@ -174,11 +173,11 @@ class IptablesBackend:
         else:
             yield entry
 
-    def _write(self, family: int, name: str, change: Callable[[_Table], None]) -> None:
+    def _write(self, family: int, name: str, change: Callable[..., None], *wanted: Any) -> None:
         for _ in range(_ATTEMPTS):
             with _xtables_lock(), _Table(self._iptc, family, name) as table:
                 try:
-                    change(table)
+                    change(table, *wanted)
                     table.commit()
                 except self._iptc.IPTCError as error:
                     if os.strerror(errno.EAGAIN) in str(error):

@@ -75,9 +75,7 @@ class NftablesBackend:
             if before.bridges != after.bridges:
                 text += nfttext.passage(self._chain, after)
             ports, links = (before.ports, after.ports), (before.links, after.links)
-            text += nfttext.elements(
-                "delete", self._table, after.family, ports[0] - ports[1], links[0] - links[1]
-            )
+            text += nfttext.elements("delete", self._table, after.family, ports[0] - ports[1], links[0] - links[1])
             text += nfttext.elements("add", self._table, after.family, ports[1] - ports[0], links[1] - links[0])
         if text and (error := self._try("\n".join(text))[1]):
             raise NetworkFailed(f"nftables refused the change: {error}")
@@ -138,7 +136,7 @@ class NftablesBackend:
         return output, _first(error) or f"code {code}"
 
     def _missing(self, plans: Plans) -> str:
-        """Which part of the kernel is missing, if that is what is wrong: each is tried by itself, and leaves nothing."""
+        """Which module is missing, if that is what is wrong: each is tried by itself, and leaves nothing."""
         for plan in plans:
             at = f"{nfttext.family_of(plan)} {self._table}-probe"
             for module, chain, rule in _INGREDIENTS:

@@ -98,9 +98,7 @@ def elements(verb: str, table: str, family: int, ports: Iterable[Port], links: I
     at = f"{_FAMILY[family]} {table}"
     ports = sorted(ports, key=lambda port: (port.protocol, port.host_ip, port.host_port))
     anywhere = [f"{_key(port)} : {port.address} . {port.port}" for port in ports if not port.host_ip]
-    somewhere = [
-        f"{port.host_ip} . {_key(port)} : {port.address} . {port.port}" for port in ports if port.host_ip
-    ]
+    somewhere = [f"{port.host_ip} . {_key(port)} : {port.address} . {port.port}" for port in ports if port.host_ip]
     pairs = [
         f"{link.source} . {link.target} . {PROTOCOL_NUMBERS[link.protocol]} . {link.port}"
         for link in sorted(links, key=lambda link: (link.source, link.target, link.protocol, link.port))

@@ -94,9 +94,7 @@ def _header(family: int, entry: Entry, target_offset: int, next_offset: int) -> 
         packed += struct.pack("@HBB", protocol, flags, inverted)
     else:
         packed += struct.pack("@HBBB", protocol, 0, flags | (_IP6T_F_PROTO if protocol else 0), inverted)
-    return struct.pack(
-        "@84sIHHI2Q" if family == 4 else "@136sIHHI2Q", packed, 0, target_offset, next_offset, 0, 0, 0
-    )
+    return struct.pack("@84sIHHI2Q" if family == 4 else "@136sIHHI2Q", packed, 0, target_offset, next_offset, 0, 0, 0)
 
 
 def _interface(name: str) -> tuple[bytes, bytes]:

@@ -1,0 +1,577 @@
+"""What the firewall lets through and what it does not, tried with packets, on each backend.
+
+Each of these is tried twice: on a host as it comes, and on one whose own FORWARD chain drops and where what crosses a
+bridge passes the host's rules, as other engines set it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from net_ground import Echo, Ground, Space, ask, reached
+
+from dockerd_py.errors import BadParameter, NetworkFailed
+from dockerd_py.nat.firewall import Firewall, choose, open_firewall
+from dockerd_py.nat.model import BridgeRules, LinkRule, Mapping, Rules
+
+BACKENDS = ("nftables", "iptables")
+TOOLS = {"nftables": "iptables-nft", "iptables": "iptables-legacy"}
+
+BR0 = BridgeRules("br0", ("172.30.0.0/24", "fd30::/64"))
+BR1 = BridgeRules("br1", ("172.31.0.0/24", "fd31::/64"))
+
+
+class Stage:
+    """br0 with the containers one and two, br1 with three and four; a port 80 of TCP and one of UDP in each."""
+
+    def __init__(self, backend: str, *, strict: bool) -> None:
+        self.backend, self.strict = backend, strict
+        self.ground = Ground(bridge_netfilter=strict)
+        self.host, self.outside = self.ground.host, self.ground.outside
+        self.ground.bridge("br0", "172.30.0.1/24", "fd30::1/64")
+        self.ground.bridge("br1", "172.31.0.1/24", "fd31::1/64")
+        self.one = self.ground.container("one", "br0", "172.30.0.2/24", "fd30::2/64")
+        self.two = self.ground.container("two", "br0", "172.30.0.3/24", "fd30::3/64")
+        self.three = self.ground.container("three", "br1", "172.31.0.2/24", "fd31::2/64")
+        self.four = self.ground.container("four", "br1", "172.31.0.3/24", "fd31::3/64")
+        self.firewalls: list[Firewall] = []
+        if strict:
+            self.policy("DROP")
+        self.firewall = self.open()
+        self.echoes = ExitStack()
+        for space in (self.outside, self.one, self.two, self.three, self.four):
+            for protocol in ("tcp", "udp"):
+                self.echoes.enter_context(Echo(space, protocol, 80))
+
+    def open(self, instance: str = "") -> Firewall:
+        firewall = self.host.do(open_firewall(self.backend, instance, enabled=True))
+        self.firewalls.append(firewall)
+        return firewall
+
+    def tool(self, *words: str, six: bool = False) -> str:
+        name = TOOLS[self.backend]
+        return self.host.run("ip6" + name[2:] if six else name, *words)
+
+    def policy(self, policy: str) -> None:
+        for six in (False, True):
+            self.tool("-P", "FORWARD", policy, six=six)
+
+    def apply(self, *bridges: BridgeRules, ports: tuple[Mapping, ...] = (), links: tuple[LinkRule, ...] = ()) -> None:
+        self.host.do(self.firewall.apply(Rules(bridges or (BR0, BR1), ports, links)))
+
+    def state(self) -> str:
+        return kernel_state(self.host, self.backend)
+
+    def close(self) -> None:
+        self.echoes.close()
+        for firewall in self.firewalls:
+            self.host.do(firewall.close())
+        self.ground.close()
+
+
+def kernel_state(host: Space, backend: str) -> str:
+    """All rules that there are, without what differs from one reading to the next; what has no order is sorted."""
+    if backend == "nftables":
+        listed = json.loads(host.run("nft", "-j", "list", "ruleset"))["nftables"]
+        chains: dict[str, list[str]] = {}
+        for entry in listed:
+            ((kind, value),) = entry.items()
+            value.pop("handle", None)
+            if "elem" in value:
+                value["elem"] = sorted(json.dumps(one) for one in value["elem"])
+            place = " ".join(value.get(key, "") for key in ("family", "table", "chain", "name"))
+            line = re.sub(r'"(packets|bytes)": \d+', r'"\1": 0', json.dumps(entry, sort_keys=True))
+            chains.setdefault(f"{place} {kind}", []).append(line)
+        return "\n".join(line for place in sorted(chains) for line in chains[place])
+    text = []
+    for six in ("", "6"):
+        for table in ("filter", "mangle", "nat"):
+            lines = host.run(f"ip{six}tables-legacy-save", "-t", table).splitlines()
+            lines = [re.sub(r"\[\d+:\d+\]", "", line) for line in lines if not line.startswith("#")]
+            text += [line for line in lines if "-j DNAT" not in line]
+            text += sorted(line for line in lines if "-j DNAT" in line)
+    return "\n".join(text)
+
+
+@pytest.fixture(scope="module", params=[f"{backend}-{kind}" for backend in BACKENDS for kind in ("plain", "strict")])
+def the_stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    backend, kind = request.param.split("-")
+    stage = Stage(backend, strict=kind == "strict")
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def stage(the_stage: Stage) -> Iterator[Stage]:
+    yield the_stage
+    the_stage.host.do(the_stage.firewall.clear())
+
+
+@pytest.fixture(params=BACKENDS)
+def own(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """A stage that a test may spoil."""
+    stage = Stage(request.param, strict=False)
+    yield stage
+    stage.close()
+
+
+def port(host_port: int, address: str, *, host_ip: str = "", protocol: str = "tcp", bridge: str = "br0") -> Mapping:
+    return Mapping(protocol, host_ip or ("::" if ":" in address else "0.0.0.0"), host_port, bridge, address, 80)
+
+
+# --- what leaves ---
+
+
+def test_what_leaves_a_network_has_the_hosts_address(stage: Stage) -> None:
+    stage.apply()
+    for protocol in ("tcp", "udp"):
+        assert ask(stage.one, protocol, Ground.OUTSIDE, 80) == "outside 192.0.2.1"
+        assert ask(stage.one, protocol, Ground.OUTSIDE6, 80) == "outside 2001:db8::1"
+    assert ask(stage.one, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+
+
+def test_without_masquerading_it_keeps_its_own(stage: Stage) -> None:
+    stage.apply(BridgeRules("br0", BR0.subnets, masquerade=False))
+    assert ask(stage.one, "tcp", Ground.FAR, 80) == "outside 172.30.0.2"
+    assert ask(stage.one, "tcp", Ground.FAR6, 80) == "outside fd30::2"
+
+
+def test_what_stays_on_a_network_keeps_its_address(stage: Stage) -> None:
+    stage.apply()
+    assert ask(stage.one, "tcp", "172.30.0.3", 80) == "two 172.30.0.2"
+    assert ask(stage.one, "udp", "fd30::3", 80) == "two fd30::2"
+    assert ask(stage.host, "tcp", "172.30.0.3", 80) == "two 172.30.0.1"
+
+
+# --- published ports ---
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("six", [False, True], ids=["4", "6"])
+def test_a_published_port_is_reached_from_everywhere(stage: Stage, protocol: str, six: bool) -> None:
+    target, host = ("fd30::2", Ground.HOST6) if six else ("172.30.0.2", Ground.HOST)
+    stage.apply(ports=(port(8080, target, protocol=protocol),))
+    assert ask(stage.outside, protocol, host, 8080) == f"one {Ground.OUTSIDE6 if six else Ground.OUTSIDE}"
+    assert ask(stage.host, protocol, host, 8080) == f"one {host}"
+    for space in (stage.one, stage.two, stage.three):
+        assert ask(space, protocol, host, 8080).startswith("one "), space.name
+    # and at the address of the host that a container knows best
+    assert ask(stage.two, protocol, "fd30::1" if six else "172.30.0.1", 8080).startswith("one ")
+
+
+def test_only_the_port_that_is_published_is_reached(stage: Stage) -> None:
+    stage.apply(ports=(port(8080, "172.30.0.2"),))
+    assert not reached(
+        (stage.outside, "tcp", Ground.HOST, 80),
+        (stage.outside, "udp", Ground.HOST, 8080),
+        (stage.outside, "tcp", Ground.HOST6, 8080),
+    )
+    stage.apply()
+    assert not reached((stage.outside, "tcp", Ground.HOST, 8080))
+
+
+def test_a_port_that_moves_to_another_container_leads_there(stage: Stage) -> None:
+    stage.apply(ports=(port(8080, "172.30.0.2"), port(8081, "172.30.0.3")))
+    stage.apply(ports=(port(8080, "172.30.0.3"), port(8081, "172.30.0.2")))
+    assert ask(stage.outside, "tcp", Ground.HOST, 8080).startswith("two")
+    assert ask(stage.outside, "tcp", Ground.HOST, 8081).startswith("one")
+
+
+def test_a_port_of_one_address_is_published_there_alone(stage: Stage) -> None:
+    stage.host.ip("address replace 192.0.2.10/32 dev up0", "address replace 2001:db8::10/128 dev up0 nodad")
+    stage.apply(
+        ports=(
+            port(8080, "172.30.0.2", host_ip="192.0.2.10"),
+            port(8080, "172.30.0.3", host_ip=Ground.HOST),
+            port(8081, "172.30.0.2", host_ip="192.0.2.10"),
+            port(8082, "fd30::2", host_ip="2001:db8::10"),
+        )
+    )
+    assert ask(stage.outside, "tcp", "192.0.2.10", 8080).startswith("one")
+    assert ask(stage.outside, "tcp", Ground.HOST, 8080).startswith("two")
+    assert not reached((stage.outside, "tcp", Ground.HOST, 8081))
+    assert ask(stage.outside, "tcp", "2001:db8::10", 8082).startswith("one")
+    assert not reached((stage.outside, "tcp", Ground.HOST6, 8082))
+
+
+def test_the_hosts_loopback_keeps_its_ports(stage: Stage) -> None:
+    stage.apply(ports=(port(8080, "172.30.0.2"), port(8080, "fd30::2"), port(8081, "172.30.0.2", host_ip="127.0.0.1")))
+    for address in ("127.0.0.1", "127.1.2.3", "::1"):
+        with Echo(stage.host, "tcp", 8080, address):
+            assert ask(stage.host, "tcp", address, 8080).startswith("host")
+    with Echo(stage.host, "tcp", 8081, "127.0.0.1"):
+        assert ask(stage.host, "tcp", "127.0.0.1", 8081) == "host 127.0.0.1"
+    assert not reached((stage.outside, "tcp", Ground.HOST, 8081))
+
+
+def test_an_sctp_port_gets_its_rule(stage: Stage) -> None:
+    stage.apply(ports=(port(8080, "172.30.0.2", protocol="sctp"), port(8080, "fd30::2", protocol="sctp")))
+    published = [line for line in stage.state().splitlines() if re.search(r"sctp.*172\.30\.0\.2|132.*172\.30", line)]
+    assert len(published) == 1
+
+
+# --- what is kept apart ---
+
+
+def test_networks_reach_each_other_by_published_ports_alone(stage: Stage) -> None:
+    stage.apply(ports=(port(8080, "172.31.0.2", bridge="br1"), port(8080, "fd31::2", bridge="br1")))
+    for address in ("172.31.0.2", "fd31::2"):
+        assert not reached(
+            (stage.one, "tcp", address, 80),
+            (stage.one, "udp", address, 80),
+        )
+    assert ask(stage.one, "tcp", Ground.HOST, 8080).startswith("three")
+    assert ask(stage.one, "tcp", Ground.HOST6, 8080).startswith("three")
+
+
+def test_nobody_outside_reaches_a_containers_own_address(stage: Stage) -> None:
+    stage.apply(ports=(port(8080, "172.30.0.2"), port(8080, "fd30::2")))
+    for address in ("172.30.0.2", "fd30::2"):
+        assert not reached(
+            (stage.outside, "tcp", address, 80),
+            (stage.outside, "udp", address, 80),
+        )
+
+
+def test_an_internal_network_is_alone_with_the_hosts_address_on_it(stage: Stage) -> None:
+    internal = BridgeRules("br1", BR1.subnets, internal=True)
+    stage.apply(BR0, internal, ports=(port(8080, "172.31.0.2", bridge="br1"), port(8081, "172.30.0.2")))
+    with Echo(stage.host, "tcp", 9000):
+        for mine, far, other, host in (
+            ("172.31.0.", Ground.FAR, "172.30.0.2", Ground.HOST),
+            ("fd31::", Ground.FAR6, "fd30::2", Ground.HOST6),
+        ):
+            assert ask(stage.three, "tcp", mine + "3", 80).startswith("four")
+            assert ask(stage.three, "tcp", mine + "1", 9000) == f"host {mine}2"
+            assert ask(stage.host, "tcp", mine + "2", 80) == f"three {mine}1"
+            assert not reached(
+                (stage.three, "tcp", far, 80),
+                (stage.three, "tcp", other, 80),
+                (stage.three, "tcp", host, 9000),
+                (stage.one, "tcp", mine + "2", 80),
+                (stage.outside, "tcp", mine + "2", 80),
+            )
+    assert not reached(
+        (stage.outside, "tcp", Ground.HOST, 8080),
+        (stage.one, "tcp", Ground.HOST, 8080),
+        (stage.three, "tcp", Ground.HOST, 8081),
+    )
+
+
+def test_without_icc_containers_reach_each_other_by_links_and_published_ports_alone(stage: Stage) -> None:
+    closed = BridgeRules("br0", BR0.subnets, icc=False)
+    with Echo(stage.two, "tcp", 81):
+        stage.apply(
+            closed,
+            BR1,
+            ports=(port(8080, "172.30.0.2"),),
+            links=(
+                LinkRule("br0", "172.30.0.2", "172.30.0.3", "tcp", 80),
+                LinkRule("br0", "fd30::2", "fd30::3", "udp", 80),
+            ),
+        )
+        assert ask(stage.one, "tcp", "172.30.0.3", 80) == "two 172.30.0.2"
+        assert ask(stage.one, "udp", "fd30::3", 80) == "two fd30::2"
+        assert not reached(
+            (stage.one, "tcp", "172.30.0.3", 81),
+            (stage.one, "udp", "172.30.0.3", 80),
+            (stage.one, "tcp", "fd30::3", 80),
+            (stage.two, "tcp", "172.30.0.2", 80),
+            (stage.two, "udp", "fd30::2", 80),
+        )
+        assert ask(stage.two, "tcp", Ground.HOST, 8080).startswith("one")
+        assert ask(stage.one, "tcp", Ground.HOST, 8080).startswith("one")
+        assert ask(stage.two, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+        stage.apply(closed, BR1)
+        assert not reached((stage.one, "tcp", "172.30.0.3", 80))
+        stage.apply()
+        assert ask(stage.two, "tcp", "172.30.0.2", 80) == "one 172.30.0.3"
+
+
+def test_a_bridge_that_is_not_there_cannot_be_closed(stage: Stage) -> None:
+    stage.apply()
+    before = stage.state()
+    with pytest.raises(NetworkFailed, match="br9"):
+        stage.apply(BR0, BR1, BridgeRules("br9", icc=False))
+    assert stage.state() == before
+
+
+def test_containers_reach_nothing_on_the_hosts_loopback_even_with_route_localnet(own: Stage) -> None:
+    own.host.sysctl("net/ipv4/conf/all/route_localnet", "1")
+    own.one.sysctl("net/ipv4/conf/all/route_localnet", "1")
+    own.one.ip(
+        "address del 127.0.0.1/8 dev lo",
+        "route add 127.0.0.0/8 via 172.30.0.1 src 172.30.0.2",
+    )
+    own.one.run("ip", "route", "flush", "table", "local", "127.0.0.0/8", check=False)
+    with Echo(own.host, "tcp", 9000, "127.0.0.1"):
+        assert ask(own.one, "tcp", "127.0.0.1", 9000).startswith("host"), "the way is open without us"
+        own.apply()
+        assert not reached((own.one, "tcp", "127.0.0.1", 9000))
+
+
+# --- beside others ---
+
+
+def test_a_policy_that_is_set_later_does_not_cut_containers_off(own: Stage) -> None:
+    own.apply(ports=(port(8080, "172.30.0.2"),))
+    own.policy("DROP")
+    own.tool("-A", "FORWARD", "-j", "DROP")
+    assert ask(own.one, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+    assert ask(own.outside, "tcp", Ground.HOST, 8080).startswith("one")
+    assert ask(own.one, "tcp", "172.30.0.3", 80).startswith("two")
+
+
+def test_rules_of_others_stay_as_they_are(own: Stage) -> None:
+    own.tool("-A", "FORWARD", "-s", "203.0.113.7", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP")
+    own.tool("-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "99", "-j", "REDIRECT", "--to-ports", "98")
+    own.tool("-t", "mangle", "-A", "FORWARD", "-j", "MARK", "--set-mark", "7")
+    own.tool("-P", "FORWARD", "DROP", six=True)
+    own.host.run("nft", "add table inet mine; add chain inet mine c { type filter hook forward priority 5; }")
+    own.apply()
+    own.host.do(own.firewall.clear())  # leaves an empty FORWARD chain where there was none
+    before = own.state()
+    own.apply(ports=(port(8080, "172.30.0.2"),), links=(LinkRule("br0", "172.30.0.2", "172.30.0.3", "tcp", 80),))
+    own.apply(BR1)
+    own.host.do(own.firewall.reapply())
+    assert own.state() != before
+    own.host.do(own.firewall.clear())
+    assert own.state() == before
+    assert "203.0.113.7" in before
+    assert '"mine"' in before or own.backend == "iptables"
+
+
+def test_iptables_can_still_read_and_change_the_table(own: Stage) -> None:
+    own.apply(ports=(port(8080, "172.30.0.2"),))
+    for six in (False, True):
+        listed = own.tool("-S", six=six)
+        assert "-A FORWARD -j PYDOCKERD" in listed
+        assert "-A PYDOCKERD -i br0 -j ACCEPT" in listed
+        assert "incompatible" not in listed + own.tool("-vnL", six=six)
+        own.tool("-A", "FORWARD", "-s", "fe80::1" if six else "203.0.113.7", "-j", "DROP", six=six)
+        own.tool("-I", "FORWARD", "-i", "lo", "-j", "ACCEPT", six=six)
+    name = TOOLS[own.backend]
+    saved = own.host.run(f"{name}-save", "-t", "filter")
+    assert "incompatible" not in saved
+    own.host.run(f"{name}-restore", text=saved)
+    assert ask(own.outside, "tcp", Ground.HOST, 8080).startswith("one")
+
+
+def test_a_jump_that_is_no_longer_first_is_put_there_again(own: Stage) -> None:
+    own.apply()
+    own.tool("-I", "FORWARD", "-j", "DROP")
+    assert not reached((own.one, "tcp", Ground.FAR, 80))
+    own.host.do(own.firewall.reapply())
+    assert ask(own.one, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+    assert own.tool("-S", "FORWARD").count("PYDOCKERD") == 1
+
+
+def test_two_daemons_on_one_host_are_apart_and_leave_each_others_rules(own: Stage) -> None:
+    other = own.open("c0ffee")
+    own.apply(BR0, ports=(port(8080, "172.30.0.2"),))
+    alone = own.state()
+    own.host.do(other.apply(Rules((BR1,), (port(8081, "172.31.0.2", bridge="br1"),))))
+    assert ask(own.outside, "tcp", Ground.HOST, 8080).startswith("one")
+    assert ask(own.outside, "tcp", Ground.HOST, 8081).startswith("three")
+    assert ask(own.one, "tcp", Ground.HOST, 8081).startswith("three")
+    assert not reached(
+        (own.one, "tcp", "172.31.0.2", 80),
+        (own.three, "tcp", "172.30.0.2", 80),
+    )
+    own.host.do(other.clear())
+    assert own.state() == alone
+
+
+# --- what others undo, and what earlier daemons left ---
+
+
+def flush(stage: Stage) -> None:
+    if stage.backend == "nftables":
+        stage.host.run("nft", "flush ruleset")
+        return
+    for six in (False, True):
+        for table in ("filter", "mangle", "nat"):
+            stage.tool("-t", table, "-F", six=six)
+            stage.tool("-t", table, "-X", six=six)
+
+
+def test_a_flush_is_repaired(own: Stage) -> None:
+    own.apply(ports=(port(8080, "172.30.0.2"),))
+    before = own.state()
+    flush(own)
+    own.host.do(own.firewall.reapply())
+    assert own.state() == before
+    assert ask(own.outside, "tcp", Ground.HOST, 8080).startswith("one")
+
+
+def test_the_next_change_after_a_flush_puts_everything_back(own: Stage) -> None:
+    own.apply(ports=(port(8080, "172.30.0.2"), port(8081, "172.30.0.3")))
+    flush(own)
+    own.apply(ports=(port(8080, "172.30.0.2"),))
+    if own.backend == "iptables":  # what is added finds no chain; what is removed, no rule
+        own.apply(ports=(port(8080, "172.30.0.2"), port(8082, "172.30.0.2")))
+    assert ask(own.outside, "tcp", Ground.HOST, 8080).startswith("one")
+    assert not reached((own.outside, "tcp", Ground.HOST, 8081))
+
+
+def test_the_first_apply_replaces_what_an_earlier_daemon_left(own: Stage) -> None:
+    own.apply(BR0, BR1, ports=(port(8080, "172.30.0.2"), port(8081, "fd30::2")))
+    own.host.do(own.firewall.close())
+    own.firewalls.clear()
+    own.firewall = own.open()
+    own.apply(BR0, ports=(port(8082, "172.30.0.2"),))
+    after = own.state()
+    own.host.do(own.firewall.clear())
+    own.apply(BR0, ports=(port(8082, "172.30.0.2"),))
+    assert own.state() == after
+
+
+# --- many at once ---
+
+
+def test_many_changes_at_once_are_all_in_force_when_they_return(own: Stage) -> None:
+    ports = tuple(port(8000 + number, "172.30.0.2") for number in range(50))
+
+    async def one(number: int) -> str:
+        await own.firewall.apply(Rules((BR0,), ports[: number + 1]))
+        return await asyncio.to_thread(ask, own.outside, "tcp", Ground.HOST, 8000 + number)
+
+    async def all_of_them() -> list[str]:
+        return await asyncio.gather(*(one(number) for number in range(len(ports))))
+
+    assert own.host.do(all_of_them()) == ["one 192.0.2.2"] * len(ports)
+
+
+def test_of_many_at_once_only_those_fail_that_cannot_be(own: Stage) -> None:
+    good, worse = port(8000, "172.30.0.2"), port(8001, "fd30::2", host_ip="0.0.0.0")
+
+    async def all_of_them() -> list[BaseException | None]:
+        return await asyncio.gather(
+            own.firewall.apply(Rules((BR0,))),
+            own.firewall.apply(Rules((BR0,), (good,))),
+            own.firewall.apply(Rules((BR0,), (good, worse))),
+            return_exceptions=True,
+        )
+
+    first, second, third = own.host.do(all_of_them())
+    assert first is None
+    assert second is None
+    assert isinstance(third, BadParameter)
+    assert ask(own.outside, "tcp", Ground.HOST, 8000).startswith("one")
+
+
+def test_who_gives_up_waiting_disturbs_nobody(own: Stage) -> None:
+    async def both() -> None:
+        first = asyncio.create_task(own.firewall.apply(Rules((BR0,))))
+        second = asyncio.create_task(own.firewall.apply(Rules((BR0,), (port(8000, "172.30.0.2"),))))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+
+    own.host.do(both())
+    assert ask(own.outside, "tcp", Ground.HOST, 8000).startswith("one")
+
+
+# --- what was applied before makes no difference ---
+
+_addresses = st.sampled_from(["172.30.0.2", "172.30.0.3", "fd30::2", "172.31.0.2", "fd31::2"])
+_ports = st.lists(
+    st.builds(
+        port,
+        st.integers(8000, 8005),
+        _addresses,
+        host_ip=st.sampled_from(["", "", "10.0.0.1", "127.0.0.1", "fd00::1"]),
+        protocol=st.sampled_from(["tcp", "udp"]),
+    ).filter(lambda mapping: (":" in mapping.host_ip) == (":" in mapping.address)),
+    max_size=8,
+    unique_by=lambda mapping: (mapping.protocol, mapping.host_ip, mapping.host_port),
+)
+_links = st.lists(
+    st.builds(LinkRule, st.just("br0"), st.just("172.30.0.2"), _addresses, st.just("tcp"), st.integers(80, 83)).filter(
+        lambda link: ":" not in link.target
+    ),
+    max_size=4,
+)
+_bridges = st.lists(
+    st.sampled_from([BR0, BR1, BridgeRules("br2", ("172.32.0.0/24",), internal=True), BridgeRules("br3")]), unique=True
+)
+_rules = st.builds(
+    lambda bridges, ports, links: Rules(tuple(bridges), tuple(ports), tuple(links)), _bridges, _ports, _links
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_any_way_to_the_same_rules_gives_the_same_state(backend: str) -> None:
+    with Ground() as ground:
+        walking = ground.host.do(open_firewall(backend, "", enabled=True))
+        fresh_host = ground.space("fresh")
+
+        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.lists(_rules, min_size=1, max_size=5))
+        def walk(steps: list[Rules]) -> None:
+            for step in steps:
+                ground.host.do(walking.apply(step))
+            fresh = fresh_host.do(open_firewall(backend, "", enabled=True))
+            fresh_host.do(fresh.apply(steps[-1]))
+            fresh_host.do(fresh.close())
+            assert kernel_state(ground.host, backend) == kernel_state(fresh_host, backend)
+
+        walk()
+        ground.host.do(walking.close())
+
+
+# --- which backend ---
+
+
+def test_without_a_firewall_nothing_is_touched() -> None:
+    with Ground() as ground:
+        for backend in BACKENDS:
+            before = kernel_state(ground.host, backend)
+            firewall = ground.host.do(open_firewall(backend, "", enabled=False))
+            ground.host.do(firewall.apply(Rules((BR0,), (port(8080, "172.30.0.2"),))))
+            ground.host.do(firewall.reapply())
+            ground.host.do(firewall.clear())
+            assert firewall.name == "none"
+            assert kernel_state(ground.host, backend) == before
+
+
+@pytest.mark.parametrize(
+    ("target", "first"), [("xtables-nft-multi", "nftables"), ("xtables-legacy-multi", "iptables"), ("", "nftables")]
+)
+def test_the_backend_is_the_one_of_the_hosts_own_iptables(
+    target: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if target:
+        (tmp_path / target).touch(0o755)
+        (tmp_path / "alternative").symlink_to(target)
+        (tmp_path / "iptables").symlink_to("alternative")
+    monkeypatch.setattr(choose, "_WHERE", str(tmp_path))
+    assert choose.preferred()[0] == first
+
+
+def test_a_backend_that_does_not_exist_is_refused_by_name() -> None:
+    with Ground() as ground, pytest.raises(NetworkFailed, match="ipfw"):
+        ground.host.do(open_firewall("ipfw", "", enabled=True))
+
+
+def test_only_the_chosen_backends_library_is_imported() -> None:
+    with Ground() as ground:
+        for backend, other in (("nftables", "iptc"), ("iptables", "nftables")):
+            program = (
+                "import asyncio, sys\n"
+                "from dockerd_py.nat.firewall import open_firewall\n"
+                f"asyncio.run(open_firewall({backend!r}, '', enabled=True))\n"
+                f"sys.exit({other!r} in sys.modules)"
+            )
+            with ground.host.entered():
+                done = subprocess.run([__import__("sys").executable, "-c", program], check=False, timeout=60)
+            assert done.returncode == 0
