@@ -46,7 +46,7 @@ class Relay:
     def __init__(self, outer: Loop) -> None:
         self._outer = outer
         self.loop = Loop()
-        self.buffer = memoryview(bytearray(BUFFER))
+        self._buffer: memoryview | None = None
         self.connections: set[_Connection] = set()
         self.clients: OrderedDict[tuple[int, tuple[object, ...], bytes], _UdpClient] = OrderedDict()
         # the last quarter is for who attaches, and for execs
@@ -102,6 +102,13 @@ class Relay:
     @property
     def full(self) -> bool:
         return 2 * len(self.connections) + len(self.clients) >= self._fds
+
+    @property
+    def buffer(self) -> memoryview:
+        """For one reading at a time.  Ports that nobody uses cost no memory for it."""
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(BUFFER))
+        return self._buffer
 
     @property
     def share(self) -> memoryview:

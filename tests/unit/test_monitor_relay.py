@@ -123,6 +123,15 @@ def read_all(sock: socket.socket) -> bytes:
     return bytes(data)
 
 
+def clogged(sock: socket.socket) -> bool:
+    """Send until no more is taken now."""
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(1 << 16))
+    return True
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -203,10 +212,8 @@ def test_a_stuck_connection_leaves_the_others_alone(house: House) -> None:
         with connect(address) as stuck:
             served, _ = server.accept()
             with served:
-                served.setblocking(False)
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        served.send(bytes(1 << 16))
+                (connection,) = house.relay.connections
+                until(lambda: clogged(served) and len(connection._out.rest) > 0)
                 with connect(address) as other:
                     served_too, _ = server.accept()
                     with served_too:
@@ -256,12 +263,8 @@ def test_a_reset_goes_on_to_the_other_end(house: House, who: str) -> None:
 
 def test_a_client_that_is_gone_is_let_go_of_though_the_container_reads_nothing(house: House) -> None:
     with joined(house) as (client, served):
-        client.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                client.send(bytes(1 << 16))
         (connection,) = house.relay.connections
-        until(lambda: len(connection._in.rest) > 0)
+        until(lambda: clogged(client) and len(connection._in.rest) > 0)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         until(lambda: not house.relay.connections)
@@ -273,12 +276,8 @@ def test_what_the_container_sent_before_it_reset_reaches_a_slow_client(house: Ho
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
         client.sendall(b"a question that nobody reads")
         until(lambda: bool(select.select([served], [], [], 0)[0]))
-        served.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                served.send(bytes(1 << 16))
         (connection,) = house.relay.connections
-        until(lambda: len(connection._out.rest) > 0)
+        until(lambda: clogged(served) and len(connection._out.rest) > 0)
         kept = len(connection._out.rest)
         served.close()  # with unread input: a reset
         count = 0
