@@ -39,6 +39,8 @@ $(VENV)/.run: $(CONTROL) contrib/make-venv $(wildcard packaging/bin/*)
 
 $(VENV)/.tools: $(VENV)/.run Makefile
 	@contrib/apt-satisfy python3-rich
+	@# Recommended only, as some releases have none; tests of that backend are skipped where it is missing.
+	@contrib/apt-satisfy python3-iptables 2>/dev/null || true
 	@# Ubuntu 22.04 has no package of this one either.
 	@contrib/apt-satisfy python3-zstandard 2>/dev/null || $(VENV)/bin/pip install --quiet 'zstandard>=0.19'
 	$(VENV)/bin/pip install --quiet $(TOOLS)
@@ -53,7 +55,9 @@ lint: $(VENV)/.tools
 	$(VENV)/bin/mypy tests/host/testhost
 
 test-unit: $(VENV)/.tools
-	@contrib/apt-satisfy btrfs-progs e2fsprogs libarchive-tools
+	@contrib/apt-satisfy btrfs-progs e2fsprogs iproute2 iptables libarchive-tools nftables
+	@# Later releases have a docker-compose of another kind, or none: its tests are skipped there.
+	@contrib/apt-satisfy 'docker-compose (<< 2)' 2>/dev/null || true
 	$(VENV)/bin/pytest $(T)
 
 deb:

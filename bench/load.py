@@ -34,7 +34,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pydockerd-bench-", dir="/var/tmp") as folder:
         home = Path(folder)
         (home / "pydockerd").mkdir()
-        argv = pydockerd(Path(sys.argv[1]), home)
+        argv = [*pydockerd(Path(sys.argv[1]), home), "-b", "none"]
         daemon = Daemon("pydockerd", os.fspath(socket_of(home, "pydockerd")))
         process = started(argv, daemon, home)
         try:

@@ -49,7 +49,7 @@ def main() -> int:
         home = Path(directory)
         path = home / "sock"
         argv = [options.programs / "pydockerd", "-H", f"unix://{path}", "-g", home / "root", "-p", home / "pid"]
-        daemon = subprocess.Popen([*argv, "--exec-root", home / "run"])
+        daemon = subprocess.Popen([*argv, "--exec-root", home / "run", "-b", "none"])
         try:
             wait_until_ready(path, daemon)
             before = peak(daemon.pid)

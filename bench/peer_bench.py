@@ -122,9 +122,12 @@ class Bench:
     only: set[str]
     figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
+    def wants(self, *keys: str) -> bool:
+        return not self.only or not self.only.isdisjoint(keys)
+
     def measure(self, key: str, work: Callable[[Daemon], float], times: int, *, warm: bool = True) -> None:
         """``work`` returns seconds.  It runs ``times`` times a daemon, after once uncounted where ``warm``."""
-        if self.only and key not in self.only:
+        if not self.wants(key):
             return
         seconds: dict[str, list[float]] = {daemon.name: [] for daemon in self.daemons}
         able = list(self.daemons)
@@ -165,7 +168,55 @@ class Bench:
         ports = {"80/tcp": [{"HostPort": ""}]}
         self.measure("run_port", lambda daemon: timed(lambda: daemon.cycle(image, PortBindings=ports)), times)
         self.measure("run_24_by_12", self._parallel, 3, warm=False)
+        self.measure("start_100", lambda daemon: self._starts(daemon, 100), 3, warm=False)
         self.measure("exec", self._execs, 5)
+
+    def ports(self, times: int, many: int = 500, each: int = 50) -> None:
+        """The start of a container with a published port, alone and beside so many that are published already."""
+        beside = f"port_beside_{many}"
+        self.measure("port_alone", self._publish, times)
+        if not self.wants(beside):
+            return
+        bindings = {f"{port}/tcp": [{"HostPort": ""}] for port in range(1, each + 1)}
+        made = {daemon.name: [self._sleeper(daemon, bindings) for _ in range(many // each)] for daemon in self.daemons}
+        try:
+            self.measure(beside, self._publish, times)
+        finally:
+            for daemon in self.daemons:
+                for container in made[daemon.name]:
+                    daemon.call("DELETE", f"/containers/{container}?force=1")
+
+    def _publish(self, daemon: Daemon) -> float:
+        settings = {"Image": self.image, "Cmd": ["sleep", "600"], "ExposedPorts": {"80/tcp": {}}}
+        host = {"PortBindings": {"80/tcp": [{"HostPort": ""}]}}
+        container = daemon.call("POST", "/containers/create", {**settings, "HostConfig": host})["Id"]
+        try:
+            return timed(lambda: daemon.call("POST", f"/containers/{container}/start"))
+        finally:
+            daemon.call("DELETE", f"/containers/{container}?force=1")
+
+    def _sleeper(self, daemon: Daemon, bindings: Mapping[str, Any]) -> str:
+        container = daemon.create(self.image, ["sleep", "6000"], PortBindings=bindings)
+        daemon.call("POST", f"/containers/{container}/start")
+        return container
+
+    def _starts(self, daemon: Daemon, many: int) -> float:
+        """So many at once on the default network, each of which gets an address of its own."""
+        made = [daemon.create(self.image, ["sleep", "6000"]) for _ in range(many)]
+
+        def each(method: str, tail: str) -> None:
+            with concurrent.futures.ThreadPoolExecutor(many) as threads:
+                list(threads.map(lambda one: daemon.call(method, f"/containers/{one}{tail}", fresh=True), made))
+
+        try:
+            seconds = timed(lambda: each("POST", "/start"))
+            shown = [daemon.call("GET", f"/containers/{one}/json") for one in made]
+            addresses = {one["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] for one in shown}
+            if len(addresses) != many or "" in addresses:
+                raise RuntimeError(f"{many} containers have {len(addresses)} addresses")
+            return seconds
+        finally:
+            each("DELETE", "?force=1")
 
     def _parallel(self, daemon: Daemon) -> float:
         def work() -> None:
@@ -324,6 +375,7 @@ def main() -> None:
     daemons = [Daemon(*named.split("=", 1)) for named in options.daemons]
     bench = Bench(daemons, options.image, set(filter(None, options.only.split(","))))
     bench.runs(options.n)
+    bench.ports(options.n)
     bench.logs()
     bench.builds()
     if options.tar:

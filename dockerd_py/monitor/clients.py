@@ -7,11 +7,14 @@ held is sent nothing until the daemon, which writes to it first, is done: whethe
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import os
 import select
 import socket
 import struct
+import termios
 import time
 from collections.abc import Sequence
 
@@ -121,6 +124,7 @@ class Attached(Client):
         self.wants_stdin = stdin
         self.input_ended = False
         self._lingers_until: float | None = None
+        self._unreceived = 0
         self._keys = detach_keys
         self._matched = 0  # how many of the detach keys were just typed
 
@@ -156,7 +160,11 @@ class Attached(Client):
                 self.sock.shutdown(socket.SHUT_WR)
             except OSError:
                 return True
-        return _throw_input_away(self.sock) or now >= self._lingers_until
+            self._unreceived = _unreceived(self.sock)
+        ended = _throw_input_away(self.sock)
+        if not ended and (unreceived := _unreceived(self.sock)) < self._unreceived:
+            self._unreceived, self._lingers_until = unreceived, now + LINGER_SECONDS
+        return ended or now >= self._lingers_until
 
     def close(self) -> None:
         """Its peer sees the end of the connection, and no error though there is input that nobody has read."""
@@ -233,6 +241,13 @@ def hang_up(sock: socket.socket) -> None:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)  # from now on no more can come
         _throw_input_away(sock)
+
+
+def _unreceived(sock: socket.socket) -> int:
+    """Bytes that were sent and that the peer's kernel has not acknowledged: SIOCOUTQ of tcp(7)."""
+    found = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, found)
+    return found[0]
 
 
 def _throw_input_away(sock: socket.socket) -> bool:

@@ -14,7 +14,8 @@ from hosttools import Api, Cli, journal, run, systemctl, wait_until
 def second(daemon: None, tmp_path: Path, busybox_tar: Path) -> Iterator[Cli]:
     """The command line of another daemon."""
     socket = tmp_path / "sock"
-    argv = ["pydockerd", "-H", f"unix://{socket}", "-g", f"{tmp_path}/root", "-p", "", "--exec-root", f"{tmp_path}/run"]
+    own = ["-H", f"unix://{socket}", "-g", f"{tmp_path}/root", "-p", "", "--exec-root", f"{tmp_path}/run"]
+    argv = ["pydockerd", *own, "-b", "none"]  # the bridge is the host's own daemon's
     process = subprocess.Popen(argv)
     wait_until(lambda: Api(socket).get("/_ping").status == 200, 30, "the second daemon answers")
     cli = Cli("pydocker", ("pydocker", "-H", f"unix://{socket}"))

@@ -19,7 +19,7 @@ from dbus_next.message import Message
 from dbus_next.signature import Variant
 from private_bus import PrivateBus
 
-from dockerd_py.config import Config
+from dockerd_py.config import Config, NetworkConfig
 from dockerd_py.dbus.service import NAME, BusService
 from dockerd_py.engine.engine import Engine
 
@@ -50,7 +50,8 @@ class House:
         self.bus.start()
         self._thread.start()
         self.engine = self.inside(Engine.open(Config(
-            root=self.directory / "root", exec_root=self.directory / "run", storage_driver="vfs", pidfile=None
+            root=self.directory / "root", exec_root=self.directory / "run", storage_driver="vfs", pidfile=None,
+            network=NetworkConfig(bridge="none"),
         )))  # fmt: skip
         archive = subprocess.run([MKIMAGE, "busybox"], stdout=subprocess.PIPE, check=True).stdout
         self.inside(self.engine.images.import_(_once(archive), repo="busybox", tag="latest"))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import net_picture
 import pytest
 from bus_house import House
 from daemons import Daemon
 from hypothesis import settings
+from net_house import NetDaemon
 
 # The same examples on every run: what fails once fails again, and a change is to blame for what it broke.
 settings.register_profile("repeatable", derandomize=True)
@@ -33,6 +36,33 @@ def own_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     one.import_busybox()
     yield one
     one.close()
+    assert one.leftovers() == []
+
+
+@pytest.fixture(scope="module")
+def net_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetDaemon]:
+    """A daemon with an image named busybox on a host of its own, with its networks.  Shared by a module's tests."""
+    yield from _on_a_host_of_its_own(tmp_path_factory.mktemp("net"))
+
+
+@pytest.fixture
+def own_net_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetDaemon]:
+    """Such a daemon that a test may kill."""
+    yield from _on_a_host_of_its_own(tmp_path_factory.mktemp("own-net"))
+
+
+def _on_a_host_of_its_own(directory: Path) -> Iterator[NetDaemon]:
+    one = NetDaemon(directory)
+    one.start()
+    one.import_busybox()
+    before = net_picture.of(one)
+    yield one
+    try:
+        one.clear()
+        assert net_picture.of(one) == before
+    finally:
+        one.close()
+        one.vanish()
     assert one.leftovers() == []
 
 

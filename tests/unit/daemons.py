@@ -19,6 +19,9 @@ import wire
 from bundles import make_rootfs
 from wire import Reply, frames
 
+NO_NETWORK = ("-b", "none")
+"""Dozens of daemons run side by side in the machine's own network namespace: none of them touches that."""
+
 
 def spawn(argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -28,7 +31,8 @@ def spawn(argv: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
 class Daemon:
     """One root directory and the daemons that serve it one after the other."""
 
-    def __init__(self, directory: Path, *flags: str) -> None:
+    def __init__(self, directory: Path, *flags: str, network: bool = False) -> None:
+        """network: it has its networks, and so needs a network namespace of its own."""
         self.directory = directory
         self.root = directory / "root"
         self.run = directory / "run"
@@ -36,13 +40,15 @@ class Daemon:
         self.pidfile = directory / "pid"
         self.log = directory / "daemon.log"
         self.flags = flags
-        self.spawn: Callable[[list[str], IO[bytes]], Any] = spawn
+        self.network = network
+        self.spawn: Callable[..., Any] = spawn  # of argv and log
         self.process: Any = None  # a subprocess.Popen, or what `spawn` returns
 
     def argv(self, *flags: str) -> list[str]:
         return [
             *(sys.executable, "-m", "dockerd_py.daemon.main", "-D", "-H", f"unix://{self.socket}"),
             *("-g", str(self.root), "-p", str(self.pidfile), "--exec-root", str(self.run)),
+            *(() if self.network else NO_NETWORK),
             *(flags or self.flags),
         ]
 
@@ -79,14 +85,21 @@ class Daemon:
         return code
 
     def close(self) -> None:
-        """Remove every container and volume and stop; what is left over afterwards is for the test to look at."""
+        """Clear and stop; what is left over afterwards is for the test to look at."""
         if self.process is None or self.process.poll() is not None:
             self.start()
-        for container in self.get("/containers/json?all=1").json:
-            self.delete(f"/containers/{container['Id']}?force=1")
+        self.clear()
+        self.stop()
+
+    def clear(self) -> None:
+        """Remove every container and volume."""
+        self.clear_containers()
         for volume in self.get("/volumes").json["Volumes"]:
             self.delete(f"/volumes/{volume['Name']}")
-        self.stop()
+
+    def clear_containers(self) -> None:
+        for container in self.get("/containers/json?all=1").json:
+            self.delete(f"/containers/{container['Id']}?force=1")
 
     def call(
         self, method: str, path: str, body: object = None, timeout: float = 60, version: str = "1.43"

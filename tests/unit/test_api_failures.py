@@ -15,7 +15,7 @@ import wire
 from wire import read_to_end
 
 from dockerd_py.api.server import ApiServer
-from dockerd_py.config import Config
+from dockerd_py.config import Config, NetworkConfig
 from dockerd_py.engine.engine import Engine
 
 
@@ -24,7 +24,10 @@ async def serving(directory: Path) -> AsyncIterator[tuple[Engine, Path]]:
     """An engine in this process, and the socket at which it is served."""
     before = os.getcwd()
     path = directory / "api.sock"
-    engine = await Engine.open(Config(root=directory / "root", exec_root=directory / "run", pidfile=None))
+    config = Config(
+        root=directory / "root", exec_root=directory / "run", pidfile=None, network=NetworkConfig(bridge="none")
+    )
+    engine = await Engine.open(config)
     api = ApiServer(engine)
     try:
         listener = socket.socket(socket.AF_UNIX)

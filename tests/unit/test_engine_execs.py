@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from daemons import busybox_tar
 
-from dockerd_py.config import Config
+from dockerd_py.config import Config, NetworkConfig
 from dockerd_py.engine import execs
 from dockerd_py.engine.engine import Engine
 from dockerd_py.engine.model import ContainerConfig, ExecConfig, HostConfig
@@ -27,7 +27,10 @@ from dockerd_py.runtime.monitors import Monitor
 async def running(directory: Path) -> AsyncIterator[tuple[Engine, str]]:
     """An engine with a container that sleeps."""
     before = Path.cwd()
-    engine = await Engine.open(Config(root=directory / "root", exec_root=directory / "run", pidfile=None))
+    config = Config(
+        root=directory / "root", exec_root=directory / "run", pidfile=None, network=NetworkConfig(bridge="none")
+    )
+    engine = await Engine.open(config)
     try:
 
         async def upload() -> AsyncIterator[bytes]:

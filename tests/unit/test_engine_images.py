@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_house import SMALL, needs_root, stream
 
-from dockerd_py.config import Config
+from dockerd_py.config import Config, NetworkConfig
 from dockerd_py.engine.engine import Engine
 from dockerd_py.engine.model import CommitOptions
 from dockerd_py.errors import NoSuchImage, PydockerdError
@@ -38,7 +38,10 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Work]
     directory: Path = tmp_path_factory.mktemp("engine")
     came_from = os.open(".", os.O_PATH)
     loop = asyncio.new_event_loop()
-    config = Config(root=directory / "root", exec_root=directory / "run", storage_driver="vfs", pidfile=None)
+    config = Config(
+        root=directory / "root", exec_root=directory / "run", storage_driver="vfs", pidfile=None,
+        network=NetworkConfig(bridge="none"),
+    )  # fmt: skip
     engine = loop.run_until_complete(Engine.open(config))
     loop.run_until_complete(engine.images.import_(stream(SMALL), repo="base"))
     yield lambda work: loop.run_until_complete(work(engine))

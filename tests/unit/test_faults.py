@@ -21,9 +21,11 @@ from pathlib import Path
 import pytest
 from daemons import Daemon
 from faults.harness import NEVER, TRACER, Crash, Crashes, checked, start_and_die, stop_and_die
+from faults.net_scenarios import NET_SCENARIOS
 from faults.nursery import Nursery
 from faults.picture import differences, picture, settled
 from faults.scenarios import SCENARIOS
+from net_house import NetDaemon
 from store_house import needs_root
 
 from dockerd_py.store import mounts
@@ -35,18 +37,22 @@ WORKERS = 3  # two cores have enough to do: much of the time somebody waits
 DRIVERS = ("overlay", "vfs") if ALL else ("overlay",)
 AGAIN = 1000 if ALL else 4  # steps of a recovery, of a first start and of a stop; the same ones each time
 
-NAMES = [f"{scenario.name}-{driver}" for scenario in SCENARIOS for driver in DRIVERS]
+NAMES = [
+    *(f"{scenario.name}-{driver}" for scenario in SCENARIOS for driver in DRIVERS),
+    *(f"{scenario.name}-overlay" for scenario in NET_SCENARIOS),
+]
 
 Fate = tuple[str, bool]
 FATES: tuple[Fate, ...] = (("daemon", False), ("*", False), ("daemon", True))
 CONTAINER_FATES: dict[str, tuple[Fate, ...]] = {
     **dict.fromkeys(
-        ("start", "exec", "stop"),
+        ("start", "exec", "stop", "publish", "release"),
         tuple((victims, False) for victims in ("daemon", "monitor", "crun", "fork server", "*", "init")),
     ),
+    "connect": tuple((victims, False) for victims in ("daemon", "*", "monitor")),
     "restart": (("daemon", False), ("*", False)),  # a start that another one's death makes fail is not tried again
 }
-POINTS = {"start": 30, "exec": 18, "stop": 15, "restart": 6}
+POINTS = {"start": 30, "exec": 18, "stop": 15, "restart": 6, "connect": 18, "publish": 30, "release": 18}
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +103,9 @@ def crashed_everywhere(crashes: Crashes) -> list[str]:
 
 def new_crashes(name: str, nursery: Nursery, directory: Path) -> Crashes:
     operation, _, driver = name.rpartition("-")
-    scenario = next(each for each in SCENARIOS if each.name == operation)
-    return Crashes(scenario, Daemon(directory, "-s", driver), nursery)
+    scenario = next(each for each in (*SCENARIOS, *NET_SCENARIOS) if each.name == operation)
+    kind = NetDaemon if scenario in NET_SCENARIOS else Daemon
+    return Crashes(scenario, kind(directory, "-s", driver), nursery)
 
 
 def worthwhile(crashes: Crashes) -> list[int]:

@@ -23,6 +23,7 @@ PACKAGES = (
     "ca-certificates",
     "dbus",
     "iproute2",
+    "nftables",
     "procps",
     "python3",
     "python3-docker",

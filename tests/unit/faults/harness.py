@@ -10,6 +10,7 @@ monitor was killed, its container may also have been lost: it has ended then, an
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from daemons import Daemon, until
+from net_house import NetDaemon
 
 from dockerd_py.engine.lifecycle import LOST
 from dockerd_py.store import fsck
@@ -97,7 +99,7 @@ class Crashes:
     _recovery: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.daemon.spawn = self.nursery.spawn
+        take_from(self.nursery, self.daemon)
 
     def record(self) -> None:
         """Run the operation once, undisturbed, when everything that a first time does has been done."""
@@ -192,6 +194,13 @@ class Crashes:
         return Traced(self.daemon, crash.step, crash.victims, late=crash.late, others=others)
 
 
+def take_from(nursery: Nursery, daemon: Daemon) -> None:
+    """From now on the daemon's processes are forked from the nursery."""
+    daemon.spawn = nursery.spawn
+    if isinstance(daemon, NetDaemon):
+        daemon.spawn = functools.partial(nursery.spawn, namespace=daemon.host.fd)
+
+
 def consistent(daemon: Daemon) -> Picture:
     """The picture of a daemon at rest, as soon as what it says of containers is true: it is told of their ends."""
     deadline = time.monotonic() + 15
@@ -216,7 +225,8 @@ def ends(daemon: Daemon) -> list[str]:
 def start_and_die(daemon: Daemon, nursery: Nursery, step: int, victims: str = "daemon") -> list[str]:
     """Kill a daemon at a step of its start, or when it is ready.  The steps until then."""
     with open(daemon.log, "ab") as log:
-        daemon.process = nursery.spawn(daemon.argv(), log, stopped=True)
+        take_from(nursery, daemon)
+        daemon.process = daemon.spawn(daemon.argv(), log, stopped=True)
     with Traced(daemon, step, victims) as traced:
         daemon.process.send_signal(signal.SIGCONT)
         traced.await_kill(daemon.await_ready())

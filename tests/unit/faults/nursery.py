@@ -6,6 +6,7 @@ Two thirds of a daemon's start are imports, and hundreds of starts are many minu
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
@@ -20,6 +21,7 @@ import traceback
 from pathlib import Path
 from typing import IO
 
+_CLONE_NEWNET = 0x40000000
 _LARGEST = 65536
 _MAIN = "dockerd_py.daemon.main"
 _MODULES = (_MAIN, "dockerd_py.api.server", "dockerd_py.dbus.service", "dockerd_py.engine.engine")
@@ -66,14 +68,18 @@ class Nursery:
                 cwd="/",
             )
 
-    def spawn(self, argv: list[str], log: IO[bytes], *, stopped: bool = False) -> Child:
+    def spawn(
+        self, argv: list[str], log: IO[bytes], *, stopped: bool = False, namespace: int | None = None
+    ) -> Child:
         """Start a daemon as `Daemon.argv` has it; its standard error goes to ``log``.
 
         stopped: it waits for a SIGCONT before it begins.
+        namespace: a descriptor of the network namespace that it is in; by default ours.
         """
         request = [stopped, *argv[argv.index(_MAIN) + 1 :]]
+        fds = [log.fileno(), *([] if namespace is None else [namespace])]
         with self._asking:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], [log.fileno()])
+            socket.send_fds(self._socket, [json.dumps(request).encode()], fds)
             data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 1)
         return Child(self, int(data), fds[0])
 
@@ -90,7 +96,7 @@ class Nursery:
 
 def _serve(asked: socket.socket) -> None:
     while True:
-        data, fds, _, _ = socket.recv_fds(asked, _LARGEST, 1)
+        data, fds, _, _ = socket.recv_fds(asked, _LARGEST, 2)
         if not data:
             return
         request = json.loads(data)
@@ -101,13 +107,17 @@ def _serve(asked: socket.socket) -> None:
         pid = os.fork()
         if pid == 0:
             asked.close()
+            for namespace in fds[1:]:
+                if ctypes.CDLL(None).setns(namespace, _CLONE_NEWNET) < 0:
+                    os._exit(1)
+                os.close(namespace)
             _be_daemon(*request, log=fds[0])
         if request[0]:
             os.waitpid(pid, os.WUNTRACED)  # until it has stopped
         pidfd = os.pidfd_open(pid)
         socket.send_fds(asked, [str(pid).encode()], [pidfd])
-        os.close(pidfd)
-        os.close(fds[0])
+        for fd in (pidfd, *fds):
+            os.close(fd)
 
 
 def _be_daemon(stopped: bool, *argv: str, log: int) -> None:

@@ -15,7 +15,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import net_picture
 from daemons import Daemon, until
+from net_house import NetDaemon
 
 from dockerd_py.store.drivers.choose import DRIVERS
 
@@ -44,6 +46,7 @@ def picture(daemon: Daemon) -> Picture:
         "mounts": sorted(line.split()[4].rpartition("/")[2] for line in daemon.mounts()),
         "groups": _groups(names),
         "monitors": len(monitors(daemon)),
+        **(net_picture.of(daemon) if isinstance(daemon, NetDaemon) else {}),
     }  # fmt: skip
 
 
@@ -69,6 +72,7 @@ def is_consistent(found: Picture) -> bool:
         "restarting" not in words.values()
         and len(running) == found["monitors"]
         and running == held == processes == found["groups"].keys()
+        and ("networks" not in found or net_picture.is_consistent(found))
     )
 
 

@@ -70,12 +70,12 @@ def _create_changed(daemon: Daemon, name: str) -> None:
     assert reply.status == 200, reply.data
 
 
-def _remove(daemon: Daemon, path: str) -> None:
+def remove(daemon: Daemon, path: str) -> None:
     reply = daemon.delete(path)
     assert reply.status in (200, 204), reply.data
 
 
-def _there(daemon: Daemon, path: str) -> bool:
+def there(daemon: Daemon, path: str) -> bool:
     status = daemon.get(f"{path}/json").status
     assert status in (200, 404)
     return status == 200
@@ -83,12 +83,12 @@ def _there(daemon: Daemon, path: str) -> bool:
 
 def _absent(daemon: Daemon, *paths: str) -> None:
     for path in paths:
-        if _there(daemon, path):
-            _remove(daemon, path)
+        if there(daemon, path):
+            remove(daemon, path)
 
 
 def _base(daemon: Daemon) -> None:
-    if not _there(daemon, "/images/base"):
+    if not there(daemon, "/images/base"):
         _import(daemon, "base", BASE)
 
 
@@ -107,7 +107,7 @@ def _read(daemon: Daemon, container: str, path: str) -> bytes:
 def _image_reads(daemon: Daemon, image: str, files: dict[str, bytes]) -> None:
     _create(daemon, "reader", image)
     assert {path: _read(daemon, "reader", path) for path in files} == files
-    _remove(daemon, "/containers/reader")
+    remove(daemon, "/containers/reader")
 
 
 # Import
@@ -119,7 +119,7 @@ def _arrange_import(daemon: Daemon) -> None:
 
 
 def _check_import(daemon: Daemon, done: bool) -> None:
-    assert _there(daemon, "/images/imported") == done
+    assert there(daemon, "/images/imported") == done
     _image_reads(daemon, "base", {"/etc/motd": b"hello\n"})
     if done:
         _image_reads(daemon, "imported", {"/opt/same": b"tool" * 300})
@@ -134,7 +134,7 @@ def _arrange_load(daemon: Daemon) -> None:
 
 
 def _check_load(daemon: Daemon, done: bool) -> None:
-    assert _there(daemon, "/images/loaded:v1") == done
+    assert there(daemon, "/images/loaded:v1") == done
     if done:
         _image_reads(daemon, "loaded:v1", {"/opt/same": b"tool" * 300, "/etc/motd": b"bye\n"})
 
@@ -145,7 +145,7 @@ def _check_load(daemon: Daemon, done: bool) -> None:
 def _arrange_commit(daemon: Daemon) -> None:
     _base(daemon)
     _absent(daemon, "/images/committed")
-    if not _there(daemon, "/containers/changed"):
+    if not there(daemon, "/containers/changed"):
         _create_changed(daemon, "changed")
 
 
@@ -155,7 +155,7 @@ def _commit(daemon: Daemon) -> None:
 
 
 def _check_commit(daemon: Daemon, done: bool) -> None:
-    assert _there(daemon, "/images/committed") == done
+    assert there(daemon, "/images/committed") == done
     assert _read(daemon, "changed", "/srv/new") == b"new\n"
     if done:
         _image_reads(daemon, "committed", {"/srv/new": b"new\n", "/etc/motd": b"changed\n"})
@@ -166,7 +166,7 @@ def _check_commit(daemon: Daemon, done: bool) -> None:
 
 def _arrange_frozen(daemon: Daemon) -> None:
     _absent(daemon, "/images/frozen")
-    if not _there(daemon, "/containers/running"):
+    if not there(daemon, "/containers/running"):
         daemon.import_busybox()
         daemon.run_detached("sh", "-c", "echo news >/news; sleep 100000", name="running")
         until(lambda: _read(daemon, "running", "/news") == b"news\n")
@@ -178,7 +178,7 @@ def _commit_running(daemon: Daemon) -> None:
 
 
 def _check_frozen(daemon: Daemon, done: bool) -> None:
-    assert _there(daemon, "/images/frozen") == done
+    assert there(daemon, "/images/frozen") == done
     assert daemon.inspect("running")["State"]["Running"]
     scope = f"container-{daemon.inspect('running')['Id']}.scope"
     # os.walk, as it passes over groups that vanish meanwhile.
@@ -194,7 +194,7 @@ def _check_frozen(daemon: Daemon, done: bool) -> None:
 
 def _arrange_rmi(daemon: Daemon) -> None:
     _base(daemon)
-    if not _there(daemon, "/images/loaded:v1"):
+    if not there(daemon, "/images/loaded:v1"):
         _load(daemon)
 
 
@@ -212,66 +212,66 @@ def _arrange_create(daemon: Daemon) -> None:
 
 
 def _check_create(daemon: Daemon, done: bool) -> None:
-    assert _there(daemon, "/containers/made") == done
+    assert there(daemon, "/containers/made") == done
     if done:
         assert _read(daemon, "made", "/etc/motd") == b"hello\n"
 
 
 def _arrange_remove(daemon: Daemon) -> None:
     _base(daemon)
-    if not _there(daemon, "/containers/changed"):
+    if not there(daemon, "/containers/changed"):
         _create_changed(daemon, "changed")
 
 
 def _check_remove(daemon: Daemon, done: bool) -> None:
-    assert _there(daemon, "/containers/changed") != done
+    assert there(daemon, "/containers/changed") != done
     if not done:
         assert _read(daemon, "changed", "/srv/new") == b"new\n"
 
 
 # A container's process: it is up when it has said so, and ends with 7 by SIGTERM and with 3 by SIGUSR1
 
-_WORK = "trap 'exit 7' TERM; trap 'exit 3' USR1; echo up; while :; do sleep 1000 & wait; done"
+WORK = "trap 'exit 7' TERM; trap 'exit 3' USR1; echo up; while :; do sleep 1000 & wait; done"
 
 
-def _running(daemon: Daemon, name: str, **host: Any) -> None:
+def running(daemon: Daemon, name: str, **host: Any) -> None:
     """See to it that it is there and runs."""
-    if not _there(daemon, f"/containers/{name}"):
+    if not there(daemon, f"/containers/{name}"):
         daemon.import_busybox()
-        daemon.create("sh", "-c", _WORK, name=name, host=host)
+        daemon.create("sh", "-c", WORK, name=name, host=host)
     reply = daemon.post(f"/containers/{name}/start")
     assert reply.status in (204, 304), reply.data
-    _up(daemon, name)
+    up(daemon, name)
 
 
-def _up(daemon: Daemon, name: str) -> None:
+def up(daemon: Daemon, name: str) -> None:
     started = daemon.inspect(name)["State"]["StartedAt"]
     until(lambda: b"up" in daemon.logs(name, f"stdout=1&tail=1&since={started}"))
 
 
-def _stopped(daemon: Daemon, name: str) -> None:
+def stopped(daemon: Daemon, name: str) -> None:
     reply = daemon.post(f"/containers/{name}/stop")
     assert reply.status in (204, 304), reply.data
 
 
-def _ask(daemon: Daemon, path: str, body: object = None, *, good: tuple[int, ...]) -> Reply:
+def ask(daemon: Daemon, path: str, body: object = None, *, good: tuple[int, ...]) -> Reply:
     reply = daemon.post(path, body)
     if reply.status not in good:
         raise Failed(f"{path}: {reply.data!r}")
     return reply
 
 
-def _ended_truly(daemon: Daemon, name: str, *codes: int) -> None:
+def ended_truly(daemon: Daemon, name: str, *codes: int) -> None:
     """With one of these exit codes, or for a reason that is said."""
     state = daemon.inspect(name)["State"]
     assert state["ExitCode"] in codes or state["Error"], state
 
 
-def _works(daemon: Daemon, name: str) -> None:
+def works(daemon: Daemon, name: str) -> None:
     """What runs takes an exec and a signal, and its exit code comes through."""
-    _up(daemon, name)
+    up(daemon, name)
     assert execs.run(daemon, name, "sh", "-c", "exit 5").exit_code == 5
-    _stopped(daemon, name)
+    stopped(daemon, name)
     state = daemon.inspect(name)["State"]
     assert (state["Running"], state["ExitCode"], state["Error"]) == (False, 7, "")
 
@@ -280,50 +280,50 @@ def _works(daemon: Daemon, name: str) -> None:
 
 
 def _arrange_start(daemon: Daemon) -> None:
-    if not _there(daemon, "/containers/begins") or daemon.inspect("begins")["State"]["ExitCode"] != 7:
-        _running(daemon, "begins")
-    _stopped(daemon, "begins")
+    if not there(daemon, "/containers/begins") or daemon.inspect("begins")["State"]["ExitCode"] != 7:
+        running(daemon, "begins")
+    stopped(daemon, "begins")
 
 
 def _begin(daemon: Daemon) -> None:
-    _ask(daemon, "/containers/begins/start", good=(204,))
+    ask(daemon, "/containers/begins/start", good=(204,))
 
 
 def _check_start(daemon: Daemon, done: bool) -> None:
     if daemon.inspect("begins")["State"]["Running"]:
         assert done
-        _works(daemon, "begins")
+        works(daemon, "begins")
     else:
-        _ended_truly(daemon, "begins", 7)
+        ended_truly(daemon, "begins", 7)
 
 
 # Stop
 
 
 def _end(daemon: Daemon) -> None:
-    _ask(daemon, "/containers/ends/stop", good=(204,))
+    ask(daemon, "/containers/ends/stop", good=(204,))
 
 
 def _check_stop(daemon: Daemon, done: bool) -> None:
     if done:
-        _ended_truly(daemon, "ends", 7)
+        ended_truly(daemon, "ends", 7)
     else:
-        _works(daemon, "ends")
+        works(daemon, "ends")
 
 
 # Exec
 
 
 def _arrange_exec(daemon: Daemon) -> None:
-    _running(daemon, "inside")
+    running(daemon, "inside")
     assert execs.run(daemon, "inside", "rm", "-rf", "/done").exit_code == 0
 
 
 def _exec(daemon: Daemon) -> None:
     asked = {"Cmd": ["sh", "-c", "mkdir /done; exit 3"], "AttachStdout": True}
-    made = _ask(daemon, "/containers/inside/exec", asked, good=(201,)).json["Id"]
+    made = ask(daemon, "/containers/inside/exec", asked, good=(201,)).json["Id"]
     (daemon.directory / "exec").write_text(made)
-    _ask(daemon, f"/exec/{made}/start", {"Detach": False, "Tty": False}, good=(200,))
+    ask(daemon, f"/exec/{made}/start", {"Detach": False, "Tty": False}, good=(200,))
     reply = daemon.get(f"/exec/{made}/json")
     if reply.json["ExitCode"] != 3:
         raise Failed(reply.data)
@@ -339,7 +339,7 @@ def _check_exec(daemon: Daemon, done: bool) -> None:
     if daemon.inspect("inside")["State"]["Running"]:
         assert execs.run(daemon, "inside", "sh", "-c", "exit 5").exit_code == 5
     else:
-        _ended_truly(daemon, "inside")
+        ended_truly(daemon, "inside")
 
 
 # Restart by a policy
@@ -347,12 +347,12 @@ def _check_exec(daemon: Daemon, done: bool) -> None:
 
 def _end_and_come_back(daemon: Daemon) -> None:
     before = daemon.inspect("returns")["State"]["StartedAt"]
-    _ask(daemon, "/containers/returns/kill?signal=USR1", good=(204,))
+    ask(daemon, "/containers/returns/kill?signal=USR1", good=(204,))
     until(lambda: (state := daemon.inspect("returns")["State"])["Running"] and state["StartedAt"] != before)
 
 
 def _check_return(daemon: Daemon, done: bool) -> None:
-    _up(daemon, "returns")
+    up(daemon, "returns")
 
 
 SCENARIOS = (
@@ -360,15 +360,15 @@ SCENARIOS = (
     Scenario("load", _arrange_load, _load, _check_load),
     Scenario("commit", _arrange_commit, _commit, _check_commit),
     Scenario("commit-running", _arrange_frozen, _commit_running, _check_frozen),
-    Scenario("rmi", _arrange_rmi, lambda daemon: _remove(daemon, "/images/loaded:v1"), _check_rmi),
+    Scenario("rmi", _arrange_rmi, lambda daemon: remove(daemon, "/images/loaded:v1"), _check_rmi),
     Scenario("create", _arrange_create, lambda daemon: _create(daemon, "made"), _check_create),
-    Scenario("remove", _arrange_remove, lambda daemon: _remove(daemon, "/containers/changed"), _check_remove),
+    Scenario("remove", _arrange_remove, lambda daemon: remove(daemon, "/containers/changed"), _check_remove),
     Scenario("start", _arrange_start, _begin, _check_start, of_container=True),
-    Scenario("stop", lambda daemon: _running(daemon, "ends"), _end, _check_stop, of_container=True),
+    Scenario("stop", lambda daemon: running(daemon, "ends"), _end, _check_stop, of_container=True),
     Scenario("exec", _arrange_exec, _exec, _check_exec, of_container=True),
     Scenario(
         "restart",
-        lambda daemon: _running(daemon, "returns", RestartPolicy={"Name": "always"}),
+        lambda daemon: running(daemon, "returns", RestartPolicy={"Name": "always"}),
         _end_and_come_back,
         _check_return,
         of_container=True,

@@ -16,6 +16,8 @@ Arguments = Sequence[int]
 _AT_FDCWD = -100
 _CREATING = os.O_CREAT | os.O_TRUNC
 _BTRFS_IOCTL = 0x94  # ioctl(2) numbers of btrfs, and of reflinks
+_IP_LEVELS = (0, 41)  # SOL_IP, SOL_IPV6
+_IPT_SO_SET_REPLACE = 64
 _SEEN = 200
 
 _NAMELESS = re.compile(r"\b[0-9a-f]{12,64}\b|\b[a-z2-7]{13}\b|(?<=\.probe-)\w+")
@@ -106,6 +108,11 @@ def _message(call: Call) -> str:
     return call.fd().partition(":")[0]
 
 
+def _option(call: Call) -> str:
+    """The one by which the legacy tables are replaced (linux/netfilter_ipv4/ip_tables.h)."""
+    return "tables" if call.arguments[1] in _IP_LEVELS and call.arguments[2] == _IPT_SO_SET_REPLACE else ""
+
+
 def _execute(call: Call) -> str:
     path = call.path(0)
     return path if os.access(path, os.X_OK) else ""  # else it tries the next directory of its path
@@ -128,6 +135,7 @@ _STEPS: dict[str, Describe] = {
     **dict.fromkeys(("pwrite64", "writev", "pwritev", "pwritev2", "ftruncate", "fallocate"), _file),
     **dict.fromkeys(("fsync", "fdatasync", "syncfs", "fchmod", "fchown", "fsetxattr", "fremovexattr"), _file),
     "sendmsg": _message,
+    "setsockopt": _option,
     "copy_file_range": lambda call: call.fd(2),
     "ioctl": _ioctl,
     **dict.fromkeys(("truncate", "mkdir", "rmdir", "unlink", "mknod", "chmod", "chown", "lchown"), _path(0)),
