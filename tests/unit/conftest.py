@@ -51,8 +51,14 @@ def own_net_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetDaem
     yield from _on_a_host_of_its_own(tmp_path_factory.mktemp("own-net"))
 
 
-def _on_a_host_of_its_own(directory: Path) -> Iterator[NetDaemon]:
-    one = NetDaemon(directory)
+@pytest.fixture(scope="module")
+def dual_net_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetDaemon]:
+    """As `net_daemon`, with IPv6 on the default bridge, too."""
+    yield from _on_a_host_of_its_own(tmp_path_factory.mktemp("dual-net"), "--ipv6")
+
+
+def _on_a_host_of_its_own(directory: Path, *flags: str) -> Iterator[NetDaemon]:
+    one = NetDaemon(directory, *flags)
     one.start()
     one.import_busybox()
     before = net_picture.of(one)

@@ -184,7 +184,7 @@ def test_a_container_comes_onto_a_network_and_off_it_while_it_runs(daemon: NetDa
 @each_program
 def test_networks_that_cannot_be_leave_no_container(daemon: NetDaemon, program: list[str]) -> None:
     for flag, message in (
-        (("--network", "bridge", "--ip", "172.17.0.9"), "user specified IP address is supported on user defined networks only"),
+        (("--network", "bridge", "--ip", "172.17.0.9"), "user specified IP address is supported on user defined"),
         (("--network", "container:nosuch"), "No such container: nosuch"),
         (("--network", "nosuch"), "network nosuch not found"),
         (("--network", "host", "--ip", "10.0.0.1"), "user specified IP address is supported on user defined"),
