@@ -103,6 +103,7 @@ class Networking:
         self.records: Callable[[], Iterable[Record]] = tuple
         self.link_rules: Callable[[Record], tuple[LinkRule, ...]] = lambda record: ()
         networks.is_used = self._users_of
+        networks.on_change = self._apply
 
     # Before a start
 
@@ -578,7 +579,8 @@ VETH = "veth"
 
 def names_of(record: Record, asked: EndpointRequest) -> tuple[str, ...]:
     """By which others on the network find it."""
-    return tuple(dict.fromkeys((record.name, *asked.aliases, record.id[:12])))
+    own = (record.name, *asked.aliases, record.id[:12], record.config.hostname)
+    return tuple(dict.fromkeys(name for name in own if name))
 
 
 def _link(text: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from dockerd_py import ids
@@ -77,6 +77,7 @@ class Networks:
         self._removing: set[str] = set()
         self.broken: dict[str, PydockerdError] = {}  # networks whose bridge could not be made, and why
         self.mtu = config.mtu
+        self.on_change: Callable[[], Awaitable[None]] = _nothing  # the firewall is to know of bridges
         self.is_used: Callable[[str], Sequence[str]] = lambda network_id: ()  # names of containers that run on it
 
     @property
@@ -314,6 +315,7 @@ class Networks:
             raise
         self._by_id[network.id] = network
         self._give_out(network)
+        await self._tell_firewall()
         self._publish("create", network)
         return network
 
@@ -348,8 +350,16 @@ class Networks:
         del self._by_id[network.id]
         self._addresses.pop(network.id, None)
         self.broken.pop(network.id, None)
+        await self._tell_firewall()
         await self._take_away(network)
         self._publish("destroy", network)
+
+    async def _tell_firewall(self) -> None:
+        """What it cannot do now keeps containers from starting, and nothing else: it is tried again for each."""
+        try:
+            await self.on_change()
+        except PydockerdError as error:
+            log.error("%s", error)
 
     async def _take_away(self, network: Network, *, made: bool = True) -> None:
         """The bridge, then the row.  A bridge that stays keeps the row: recovery tries again."""
@@ -397,6 +407,10 @@ class Networks:
 
     def _publish(self, action: str, network: Network) -> None:
         self._events.publish("network", action, network.id, {"name": network.name, "type": network.driver})
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _check(request: NetworkRequest) -> None:
