@@ -18,6 +18,7 @@ from dockerd_py.engine.networks import Networks
 from dockerd_py.engine.record import Paths, Record
 from dockerd_py.engine.restarts import check as check_restart_policy
 from dockerd_py.errors import NotSupported
+from dockerd_py.runtime import files
 from dockerd_py.runtime.crun import Runc
 from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.containers import ContainerRow
@@ -82,6 +83,7 @@ class Making:
         settings.command_of(config)
         host = self._on_networks(config, self._with_ids(lxcconf.apply(host)))
         warnings = settings.check(config, host, min_memory) + confine.check(config, host, self._facts)
+        warnings += self._check_bridge(config, host)
         check_restart_policy(host.restart, auto_remove=host.auto_remove)
         host = replace(host, log_options=logsettings.effective(host, self.log_driver, self._log_options))
         logsettings.check(host.log_driver or self.log_driver, host.log_options)
@@ -133,6 +135,19 @@ class Making:
         if not first:
             del found[first]
         return replace(host, networks=tuple(found.values()))
+
+    def _check_bridge(self, config: ContainerConfig, host: HostConfig) -> list[str]:
+        """What cannot be without the default network.  Warnings.  Raises NotSupported."""
+        if self._networks.has_default:
+            return []
+        for text in host.resolver.extra_hosts:
+            if text.endswith(f":{files.HOST_GATEWAY}"):
+                raise NotSupported(
+                    f'the extra host "{text}" cannot be: host-gateway needs a bridge, and the daemon has none (--bridge)'
+                )
+        if host.network_mode in (DEFAULT, BRIDGE) and not host.networks and not config.network_disabled:
+            return ["There is no default network (--bridge=none): the container has a loopback interface only."]
+        return []
 
     def _network_id(self, ref: str) -> str:
         """"" for the default one where there is none."""

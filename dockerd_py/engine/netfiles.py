@@ -16,7 +16,7 @@ from dockerd_py.engine.isolation import joined_container
 from dockerd_py.engine.network_model import HOST
 from dockerd_py.engine.networking import Networking
 from dockerd_py.engine.record import Paths, Record
-from dockerd_py.errors import NoSuchContainer
+from dockerd_py.errors import NetworkFailed, NoSuchContainer
 from dockerd_py.runtime import files
 
 NAME_SERVER = "127.0.0.11"
@@ -40,7 +40,7 @@ class NetFiles:
         self.aliases: Callable[[Record], tuple[tuple[str, str], ...]] = lambda record: ()  # (address, names)
 
     async def texts(self, record: Record) -> Texts:
-        """What it starts with.  Raises NoSuchContainer."""
+        """What it starts with.  Raises NoSuchContainer, NetworkFailed."""
         if donor := joined_container(record.host.network_mode):
             return Texts("", "", owner=self._owner(self.find(donor)))
         host_hosts, host_resolv_conf = await asyncio.to_thread(_of_host)
@@ -68,8 +68,15 @@ class NetFiles:
     def _extra(self, record: Record) -> list[str]:
         gateway = self._networking.host_gateway()
         meant = f":{files.HOST_GATEWAY}"
-        given = record.host.resolver.extra_hosts
-        return [text[: -len(meant)] + f":{gateway}" if gateway and text.endswith(meant) else text for text in given]
+        found = []
+        for text in record.host.resolver.extra_hosts:
+            if text.endswith(meant):
+                if not gateway:
+                    raise NetworkFailed(f'the extra host "{text}" has no address: there is no default bridge')
+                found.append(text[: -len(meant)] + f":{gateway}")
+            else:
+                found.append(text)
+        return found
 
     def _resolv_conf(self, record: Record, text: str) -> str:
         resolver, default = record.host.resolver, self._config

@@ -30,7 +30,7 @@ def test_create_answers_with_the_id_and_what_the_user_should_know(daemon: Daemon
     body = {"Image": "busybox", "Cmd": ["a"], "HostConfig": {"Memory": 8 << 20}}
     reply = daemon.ask("POST", "/v1.41/containers/create?name=/x1", body)
     assert (reply.status, reply.headers["Content-Type"]) == (201, "application/json")
-    assert "Bridge networking is not available" in reply.json["Warnings"][0]
+    assert "There is no default network (--bridge=none)" in reply.json["Warnings"][0]
     shown = daemon.inspect(reply.json["Id"])
     assert (shown["Name"], shown["Config"]["Cmd"], shown["HostConfig"]["Memory"]) == ("/x1", ["a"], 8 << 20)
 
