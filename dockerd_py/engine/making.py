@@ -143,7 +143,7 @@ class Making:
         for text in host.resolver.extra_hosts:
             if text.endswith(f":{files.HOST_GATEWAY}"):
                 raise NotSupported(
-                    f'the extra host "{text}" cannot be: host-gateway needs a bridge, and the daemon has none (--bridge)'
+                    f'the extra host "{text}" cannot be: host-gateway needs a bridge, and there is none (--bridge)'
                 )
         if host.network_mode in (DEFAULT, BRIDGE) and not host.networks and not config.network_disabled:
             return ["There is no default network (--bridge=none): the container has a loopback interface only."]
