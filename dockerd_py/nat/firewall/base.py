@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from dockerd_py.errors import PydockerdError
 from dockerd_py.nat.firewall import bridgefilter
+from dockerd_py.nat.firewall.firewalld import Firewalld
 from dockerd_py.nat.firewall.rules import Planner, Plans
 from dockerd_py.nat.model import Rules
 
@@ -91,11 +92,11 @@ class KernelFirewall:
         self._waiting: list[_Waiting] = []
         self._applied: Plans | None = None
         self._known = False  # whether the kernel has what we applied
-        self._watchers: list[Callable[[tuple[str, ...]], Awaitable[None]]] = []
+        self._firewalld: Firewalld | None = None
 
-    def on_bridges(self, told: Callable[[tuple[str, ...]], Awaitable[None]]) -> None:
-        """``told`` is awaited with the bridges' names whenever they have changed."""
-        self._watchers.append(told)
+    async def live_beside_firewalld(self) -> None:
+        """If there is one, now or later."""
+        self._firewalld = await Firewalld.open(self.reapply)
 
     @property
     def bridges(self) -> tuple[str, ...]:
@@ -144,8 +145,7 @@ class KernelFirewall:
         await self._in_thread(lambda: self._transact(wanted))
         self._applied, self._known = wanted, True
         if self.bridges != before:
-            for told in self._watchers:
-                await told(self.bridges)
+            await self._tell_firewalld()
 
     def _transact(self, wanted: Plans) -> None:
         bridgefilter.turn_on(wanted)
@@ -170,8 +170,11 @@ class KernelFirewall:
         async with self._lock:
             if (applied := self._applied) is not None:
                 await self._in_thread(lambda: self._write_anew(applied))
-        for told in self._watchers:
-            await told(self.bridges)
+        await self._tell_firewalld()
+
+    async def _tell_firewalld(self) -> None:
+        if self._firewalld is not None:
+            await self._firewalld.trust(self.bridges)
 
     def _write_anew(self, applied: Plans) -> None:
         self._known = False
@@ -183,8 +186,11 @@ class KernelFirewall:
         async with self._lock:
             await self._in_thread(self._backend.clear)
             self._applied, self._known = None, False
+        await self._tell_firewalld()
 
     async def close(self) -> None:
+        if self._firewalld is not None:
+            await self._firewalld.close()
         async with self._lock:
             await self._in_thread(self._backend.close)
             self._worker.shutdown(wait=False)

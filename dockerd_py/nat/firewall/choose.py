@@ -46,7 +46,9 @@ async def open_firewall(backend: str, instance: str, *, enabled: bool) -> Firewa
         worker.shutdown(wait=False)
         raise
     log.info("firewall: %s", chosen.name)
-    return KernelFirewall(chosen, _families(), worker)
+    firewall = KernelFirewall(chosen, _families(), worker)
+    await firewall.live_beside_firewalld()
+    return firewall
 
 
 def preferred() -> tuple[str, ...]:
