@@ -36,7 +36,7 @@ from dockerd_py.engine.namelink import NameLink, RequestRefused, ServiceGone
 from dockerd_py.engine.ownservice import OwnService
 from dockerd_py.errors import NetworkFailed, PydockerdError
 from dockerd_py.nat.dns import redirect, sockets, stamp, state
-from dockerd_py.nat.dns.model import NameEntry, NetworkNames, digest
+from dockerd_py.nat.dns.model import EntryError, NameEntry, NetworkNames, digest
 from dockerd_py.nat.dns.sockets import Pair
 from dockerd_py.nat.dns.state import Process, Saved
 from dockerd_py.units.base import Units
@@ -105,7 +105,7 @@ class NameService:
         try:
             if pid:
                 record.process = Process.of(pid)
-            record.pair = await self._open(namespace)
+            record.take(await self._open(namespace))
         except OSError as error:
             raise NetworkFailed(f"no name service for the container: {error}") from error
         if (old := self._records.get(entry.container_id)) is not None:
@@ -122,7 +122,7 @@ class NameService:
                         raise
             if record.process is not None:
                 record.close()
-                await self._work(state.write, self._directory, Saved(entry, record.process))
+                await self._work(state.write, self._directory, record.saved())
         except BaseException as error:
             if self._records.get(entry.container_id) is record:
                 await asyncio.shield(self._task(self.forget(entry.container_id)))
@@ -203,6 +203,10 @@ class NameService:
                 record.process = Process.of(pid)
                 self._records[entry.container_id] = record
         try:
+            for saved in await self._work(lambda: list(state.read(self._directory))):
+                known = None if isinstance(saved, EntryError) else self._records.get(saved.entry.container_id)
+                if known is not None and known.process == saved.process:
+                    known.ports = saved.ports
             await self._work(self._settle_files, {key: each.saved() for key, each in self._records.items()})
         except OSError as error:
             raise NetworkFailed(f"the files of the name service cannot be written: {error}") from error
@@ -270,17 +274,20 @@ class NameService:
 
     async def _repair(self, link: NameLink) -> None:
         """Raises NetworkFailed, OSError."""
-        there: dict[str, tuple[int, bool]] = {}
+        there: dict[str, tuple[int, bool, tuple[int, int]]] = {}
         while True:
             page = (await link.request("list", after=max(there, default="")))["entries"]
             if not page:
                 break
-            there.update({key: (number, attended) for key, number, attended in page})
+            there.update({key: (number, attended, tuple(ports)) for key, number, attended, ports in page})
         for container_id in there.keys() - self._records.keys():
             await link.request("forget", id=container_id)
         for container_id, record in list(self._records.items()):
-            number, attended = there.get(container_id, (None, False))
-            if number is None or (record.process is not None and not attended):
+            number, attended, ports = there.get(container_id, (None, False, sockets.NEW))
+            if record.ports == sockets.NEW and attended:
+                record.ports = ports
+                self._save(record)
+            if number is None or ports != record.ports or (record.process is not None and not attended):
                 await self._put_again(link, record)
             elif number != digest(record.entry):
                 await link.request("change", entry=record.entry.to_json())
@@ -295,7 +302,7 @@ class NameService:
                 return
             os.close(pidfd)
             try:
-                record.pair = await self._open(namespace)
+                record.take(await self._open(namespace, record.ports))
                 await self._send(link, record)
             except OSError as error:  # one container's trouble is not the others'
                 log.warning("no name service for container %s: %s", record.entry.container_id[:12], error)
@@ -355,10 +362,10 @@ class NameService:
             if saved is not None:
                 state.write(self._directory, saved)
 
-    async def _open(self, namespace: int) -> Pair:
+    async def _open(self, namespace: int, ports: tuple[int, int] = sockets.NEW) -> Pair:
         """Raises OSError.  The thread may still be at it when the caller has given up, and closed its descriptor."""
         ours = os.dup(namespace)
-        future = self._worker.submit(_open_and_close, ours)
+        future = self._worker.submit(_open_and_close, ours, ports)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -385,9 +392,13 @@ class _Record:
         self.entry = entry
         self.process: Process | None = None  # the container's init, once it runs
         self.pair: Pair | None = None  # until then, for a service that is killed meanwhile
+        self.ports = sockets.NEW
+
+    def take(self, pair: Pair) -> None:
+        self.pair, self.ports = pair, pair.ports
 
     def saved(self) -> Saved | None:
-        return None if self.process is None else Saved(self.entry, self.process)
+        return None if self.process is None else Saved(self.entry, self.process, self.ports)
 
     def close(self) -> None:
         if self.pair is not None:
@@ -395,9 +406,9 @@ class _Record:
             self.pair = None
 
 
-def _open_and_close(namespace: int) -> Pair:
+def _open_and_close(namespace: int, ports: tuple[int, int]) -> Pair:
     try:
-        return sockets.open_in(namespace)
+        return sockets.open_in(namespace, ports)
     finally:
         os.close(namespace)
 

@@ -251,7 +251,7 @@ class House:
                 pidfd = os.pidfd_open(container.pid)
                 stack.callback(os.close, pidfd)
                 fds.append(pidfd)
-                state.write(self.directory / "names", state.Saved(entry, state.Process.of(container.pid)))
+                state.write(self.directory / "names", state.Saved(entry, state.Process.of(container.pid), pair.ports))
             stack.callback(pair.close)
             assert self.request("put", *fds, entry=entry.to_json()) == {}
         return entry

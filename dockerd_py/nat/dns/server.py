@@ -34,6 +34,7 @@ class Server:
         self._directory = directory
         self._upstream = Upstream(forwarder, servers_of(entry.servers))
         self._pair = pair
+        self.ports = pair.ports
         self._clients: set[_Client] = set()
         self._closed = False
         for sock in pair:

@@ -10,7 +10,7 @@ put      entry; two sockets, and a pidfd if there  in place of what there was
 change   entry                                     known: whether there was one; idempotent
 started  id; a pidfd                               no reply
 forget   id                                        its sockets are closed
-list     after                                     entries: [id, digest, has a pidfd], sorted
+list     after                                     entries: [id, digest, has a pidfd, ports]
 leave    -                                         the program ends; what starts it starts it again
 =======  ========================================  =========================================
 
@@ -67,7 +67,7 @@ class Service:
             try:
                 pidfd, namespace = saved.process.open()
                 try:
-                    self.put(saved.entry, sockets.open_in(namespace), None)
+                    self.put(saved.entry, sockets.open_in(namespace, saved.ports), None)
                 finally:
                     os.close(namespace)
                     if container_id not in self.containers:
@@ -208,7 +208,7 @@ class Connection:
     def _list(self, after: str) -> list[Any]:
         containers = self._service.containers
         page = sorted(key for key in containers if key > after)[:PAGE]
-        return [[key, digest(containers[key].server.entry), containers[key].pidfd >= 0] for key in page]
+        return [[key, digest((it := containers[key]).server.entry), it.pidfd >= 0, it.server.ports] for key in page]
 
     def _close(self) -> None:
         if self._sock.fileno() < 0:

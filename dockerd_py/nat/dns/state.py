@@ -57,6 +57,7 @@ class Process(NamedTuple):
 class Saved(NamedTuple):
     entry: NameEntry
     process: Process
+    ports: tuple[int, int]  # of the sockets in the container's namespace, to which the rules there lead
 
 
 def open_namespace(pid: int) -> int:
@@ -71,7 +72,7 @@ def write(directory: Path, saved: Saved) -> None:
     """Whole or not at all.  Not synced: a reboot ends what it tells of.  Raises OSError."""
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
-    text = json.dumps({"entry": saved.entry.to_json(), "process": saved.process})
+    text = json.dumps({"entry": saved.entry.to_json(), "process": saved.process, "ports": saved.ports})
     path = directory / (saved.entry.container_id + _SUFFIX)
     new = path.with_suffix(".new")
     new.write_text(text)
@@ -102,8 +103,9 @@ def read(directory: Path) -> Iterator[Saved | EntryError]:
         path = directory / (container_id + _SUFFIX)
         try:
             value = json.loads(path.read_text())
-            pid, started = value["process"]
-            yield Saved(NameEntry.from_json(value["entry"]), Process(int(pid), int(started)))
+            (pid, started), (udp, tcp) = value["process"], value["ports"]
+            process = Process(int(pid), int(started))
+            yield Saved(NameEntry.from_json(value["entry"]), process, (int(udp), int(tcp)))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
