@@ -5,16 +5,15 @@ Addresses are texts in their canonical form.  Names are compared without regard 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import zlib
+from typing import Any, NamedTuple
 
 
 class EntryError(ValueError):
     """What was read is no entry."""
 
 
-@dataclass(frozen=True)
-class NetworkNames:
+class NetworkNames(NamedTuple):
     """A container on one user-defined network."""
 
     id: str  # of the network
@@ -25,8 +24,7 @@ class NetworkNames:
     links: tuple[tuple[str, str], ...] = ()  # (alias, full id or name of the other): for this container's eyes only
 
 
-@dataclass(frozen=True)
-class NameEntry:
+class NameEntry(NamedTuple):
     """All that the name service needs for one running container."""
 
     container_id: str
@@ -35,7 +33,7 @@ class NameEntry:
     forwards: bool = True  # False for who is on internal networks only: nothing of its questions leaves the host
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**self._asdict(), "networks": [each._asdict() for each in self.networks]}
 
     @classmethod
     def from_json(cls, value: Any) -> NameEntry:
@@ -55,3 +53,8 @@ class NameEntry:
             return cls(str(value["container_id"]), networks, tuple(map(str, value["servers"])), bool(value["forwards"]))
         except (KeyError, TypeError, ValueError) as error:
             raise EntryError(f"no entry of the name service: {error!r}") from error
+
+
+def digest(entry: NameEntry) -> int:
+    """By which daemon and service tell whether they have the same."""
+    return zlib.crc32(repr(entry).encode("utf-8", "surrogateescape"))
