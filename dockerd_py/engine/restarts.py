@@ -55,8 +55,9 @@ class Restarts:
 
     def resume(self, records: Iterable[Record]) -> None:
         """What a daemon does about its containers' policies when it has begun its work: the targets of links first."""
-        begun: dict[str, asyncio.Task[None]] = {}
-        for record in links.ordered(filter(self._comes_up, records)):
+        records = list(records)
+        begun = {record.id: record.restart for record in records if record.restart is not None}
+        for record in links.ordered(one for one in records if one.id not in begun and self._comes_up(one)):
             again = record.state.status is Status.RESTARTING
             targets = [begun[link.container] for link in record.host.links if link.container in begun]
             work = self._restart(record, targets) if again else self._start(record, again=False, after=targets)
