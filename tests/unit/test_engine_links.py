@@ -18,13 +18,14 @@ NETWORK = EndpointRequest("n" * 64)
 
 def record(name: str, *linked: str, mode: str = "default", **config: Any) -> Record:
     """A container whose id is made of its name; ``linked`` are the names of others."""
+    to = tuple(Link(other * 64, other) for other in linked)
     return Record(
-        id=name * (64 // len(name)),
+        id=name * 64,
         name=name,
         image_id="1" * 64,
         created=0,
         config=ContainerConfig(**config),
-        host=HostConfig(network_mode=mode, networks=(NETWORK,), links=tuple(Link(other * 64, other) for other in linked)),
+        host=HostConfig(network_mode=mode, networks=(NETWORK,), links=to),
         state=State(),
         driver="overlay",
         log_driver="json-file",
@@ -75,7 +76,7 @@ def test_a_link_is_kept_with_the_id_of_its_target() -> None:
 
 
 def test_a_link_to_nothing_names_what_is_not_there() -> None:
-    with pytest.raises(LinkedToNothing, match="^could not get container for a: No such container: a$"):
+    with pytest.raises(LinkedToNothing, match=r"^could not get container for a: No such container: a$"):
         links.resolve(asked("a:x"), finding(record("b")))
 
 
@@ -171,9 +172,8 @@ def test_targets_come_before_those_that_are_linked_to_them() -> None:
 
 
 def test_a_circle_of_links_has_an_order_too() -> None:
-    assert sorted(names(links.ordered([record("a", "b"), record("b", "c"), record("c", "a"), record("d", "d")]))) == list(
-        "abcd"
-    )
+    circle = [record("a", "b"), record("b", "c"), record("c", "a"), record("d", "d")]
+    assert sorted(names(links.ordered(circle))) == list("abcd")
 
 
 def test_a_chain_of_links_may_be_long() -> None:
