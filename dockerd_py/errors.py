@@ -25,6 +25,14 @@ class BadParameter(PydockerdError):
     bus_name = BUS_ERROR_PREFIX + "BadParameter"
 
 
+class LinkedToNothing(BadParameter):
+    """A link to a container, ``name``, that there is not."""
+
+    def __init__(self, name: str, reason: PydockerdError) -> None:
+        super().__init__(f"could not get container for {name}: {reason}")
+        self.name = name
+
+
 class NotSupported(BadParameter):
     """A setting that exists in Docker's API and has no effect here: refused by name, never ignored."""
 

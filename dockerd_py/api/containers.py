@@ -203,9 +203,8 @@ async def remove(call: Call) -> web.StreamResponse:
     containers = call.engine.containers
     force = call.flag("force")
     if call.flag("link"):
-        if eras.is_first_year(call.version) and containers.get(call.name).name == call.name.removeprefix("/"):
-            raise Conflict("Conflict, cannot remove the default name of the container")
-        raise NotSupported("removing a link is not supported by this version")
+        await call.engine.linking.unlink(call.name)
+        return call.empty()
     if eras.is_first_year(call.version):
         force = force and eras.has_force_for_containers(call.version)
         if force and containers.get(call.name).state.active:

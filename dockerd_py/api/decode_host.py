@@ -11,6 +11,7 @@ from dockerd_py.api.benign import Benign, empty, one_of, refuse_others, says_not
 from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.api.mounts import parse_bind, parse_mount, parse_volumes_from
 from dockerd_py.api.specs import console_size, port_bindings
+from dockerd_py.engine.links import parse as parse_link
 from dockerd_py.engine.model import DeviceRate, HostConfig, RestartPolicy
 from dockerd_py.engine.mount_model import DEFAULT_SHM_SIZE
 from dockerd_py.engine.network_model import DEFAULT
@@ -52,6 +53,7 @@ def decode_host(fields: Fields, flat: Fields | None = None) -> HostConfig:
         network_mode=fields.text("NetworkMode") or DEFAULT,
         port_bindings=port_bindings(fields),
         publish_all=fields.flag("PublishAllPorts"),
+        links=tuple(map(parse_link, fields.texts("Links"))),
         auto_remove=fields.flag("AutoRemove"),
         restart=_restart(fields.object("RestartPolicy")),
         log_driver=log_fields.text("Type"),
@@ -112,7 +114,6 @@ _HOST_BENIGN: dict[str, Benign] = {
     "Isolation": one_of("", "default"),
     "KernelMemory": empty,
     "KernelMemoryTCP": empty,
-    "Links": empty,
     "StorageOpt": empty,
 }
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from dockerd_py.api.benign import Benign, empty, refuse_others
 from dockerd_py.api.fields import Fields, JsonObject
 from dockerd_py.engine import network_checks
+from dockerd_py.engine.links import parse as parse_link
 from dockerd_py.engine.network_model import BRIDGE, EndpointRequest, NetworkRequest, Pool
 from dockerd_py.errors import BadParameter, NotSupported
 
@@ -36,13 +37,20 @@ def decode_endpoint(fields: Fields, network: str) -> EndpointRequest:
     return EndpointRequest(
         network=identity if identity and network not in network_checks.PREDEFINED else network,
         aliases=tuple(dict.fromkeys(fields.texts("Aliases"))),
-        links=fields.texts("Links"),
+        links=_links(fields.texts("Links")),
         ipv4=network_checks.ipv4_address(addresses.text("IPv4Address")),
         ipv6=network_checks.ipv6_address(addresses.text("IPv6Address")),
         link_local=tuple(network_checks.link_local(text) for text in addresses.texts("LinkLocalIPs")),
         mac=network_checks.mac_address(fields.text("MacAddress")),
         options=fields.text_map("DriverOpts"),
     )
+
+
+def _links(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """As they are, once they are found to be links.  BadParameter."""
+    for text in texts:
+        parse_link(text)
+    return texts
 
 
 def decode_connect(body: JsonObject, network: str) -> tuple[str, EndpointRequest]:

@@ -88,7 +88,7 @@ def container_summary(container: Container, version: ApiVersion, image: str) -> 
     """One item of the list; ``image`` is the name or id to show."""
     result: JsonObject = {
         "Id": container.id,
-        "Names": ["/" + container.name],
+        "Names": [f"/{name}" for name in (container.name, *container.link_names)],
         "Image": image,
         "ImageID": eras.image_id(version, container.image_id),
         "Command": _command_line(container, version),
@@ -326,6 +326,7 @@ def host_config(container: Container) -> JsonObject:
         "NetworkMode": host.network_mode,
         "PortBindings": encode_port_bindings(host.port_bindings),
         "PublishAllPorts": host.publish_all,
+        "Links": [f"/{link.container}:/{container.name}/{link.alias}" for link in container.links] or None,
         "RestartPolicy": {"Name": host.restart.name, "MaximumRetryCount": host.restart.maximum_retries},
         "AutoRemove": host.auto_remove,
         "Memory": host.memory,
@@ -364,7 +365,6 @@ def _rates(rates: tuple[DeviceRate, ...], value: str = "Rate") -> list[JsonObjec
 # What the engine has no setting for yet, as Docker shows it when it is not set.
 _HOST_DEFAULTS: dict[str, Any] = {
     "Cgroup": "",
-    "Links": None,
     "Isolation": "",
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,

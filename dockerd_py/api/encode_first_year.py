@@ -25,7 +25,7 @@ def inspect(container: Container, today: JsonObject, version: ApiVersion) -> Jso
     result["Volumes"] = {mount.target: mount.source for mount in container.mounts if mount.source}
     result["VolumesRW"] = {mount.target: not mount.read_only for mount in container.mounts if mount.source}
     if eras.shows_host_config(version):
-        host = {"LxcConf": None, **today["HostConfig"]}
+        host = {"LxcConf": None, **today["HostConfig"], "Links": None}  # they were names of the other container only
         result["HostConfig"] = {key: host[key] for key in _HOST_CONFIG}
     if eras.names_exec_driver(version):
         result["ExecDriver"] = container.runtime

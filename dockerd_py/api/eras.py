@@ -16,6 +16,7 @@ from dockerd_py.errors import (
     AlreadyInState,
     AmbiguousId,
     BadParameter,
+    LinkedToNothing,
     NameTaken,
     NoSuchImage,
     NotFound,
@@ -67,6 +68,8 @@ def error_message(version: ApiVersion, error: PydockerdError) -> str:
         if isinstance(error, StillRunning):
             hint = " or use -f" if has_force_for_containers(version) else ""
             return f"Impossible to remove a running container, please stop it first{hint}"
+        if isinstance(error, LinkedToNothing):
+            return f"Could not get container for {error.name}"
     return str(error)
 
 
@@ -74,6 +77,8 @@ def start_failure(version: ApiVersion, ref: str, error: PydockerdError, identity
     """What a start that failed is answered with."""
     if isinstance(error, AlreadyInState) and not reports_unchanged_state(version):
         return PydockerdError(f"Cannot start container {ref}: The container {identity} is already running.")
+    if isinstance(error, LinkedToNothing):
+        return error
     if is_first_year(version):
         return PydockerdError(f"Cannot start container {ref}: {error}")
     return error

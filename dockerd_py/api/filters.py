@@ -91,7 +91,7 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
             and (not filters.get("expose") or not exposed.isdisjoint(_inner_ports(container)))
             and (not filters.get("publish") or not published.isdisjoint(_outer_ports(container)))
             and (not of_tasks or False in of_tasks)
-            and (not names or any(name.search(container.name) or name.search("/" + container.name) for name in names))
+            and (not names or any(name.search(text) for name in names for text in _names_of(container)))
             and all(_has_label(container.config.labels, label) for label in filters.get("label", ()))
             and (not filters.get("ancestor") or bool(ancestors.intersection(_lineage(engine, container.image_id))))
             and all(container.created < limit for limit in before)
@@ -101,6 +101,10 @@ def container_filter(text: str, engine: Engine) -> tuple[Callable[[Container], b
         )
 
     return passes, bool(filters.get("status"))
+
+
+def _names_of(container: Container) -> list[str]:
+    return [text for name in (container.name, *container.link_names) for text in (name, "/" + name)]
 
 
 def image_filter(text: str, engine: Engine) -> Callable[[Image], bool]:

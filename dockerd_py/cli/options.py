@@ -38,6 +38,12 @@ def _tmpfs(text: str) -> None:
     mounts.parse_tmpfs(text)
 
 
+def _link(text: str) -> None:
+    container, colon, alias = text.partition(":")
+    if not container or (colon and not alias):
+        raise ValueError("it must be CONTAINER or CONTAINER:ALIAS")
+
+
 def variable(text: str) -> None:
     if not text.partition("=")[0]:
         raise ValueError("it must be NAME=value, or NAME for its value here")
@@ -113,6 +119,7 @@ _PLAIN_FLAGS = (
     Flag(("-h", "--hostname"), help="Host name", metavar="NAME"),
     Flag(("-i", "--interactive"), "bool", help="Keep its standard input open"),
     Flag(("-l", "--label"), "list", help="Set a label", check=_pair, metavar="KEY=value"),
+    Flag("--link", "list", help="A container that it is told of", check=_link, metavar="CONTAINER[:ALIAS]"),
     Flag("--log-driver", help="Where its output goes: journald or json-file", metavar="DRIVER"),
     Flag("--log-opt", "list", help="Set an option of the log driver", check=_pair, metavar="KEY=value"),
     Flag("--mount", "list", help="Mount something", check=_mount, metavar="type=TYPE,source=...,target=DIRECTORY"),
@@ -194,6 +201,7 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         **limits(given),
         **_devices(given),
         "NetworkMode": networks.mode,
+        "Links": given.strings("link") or None,
         "AutoRemove": given.boolean("rm"),
         "RestartPolicy": parse_restart(given.string("restart")),
         "ContainerIDFile": given.string("cidfile"),

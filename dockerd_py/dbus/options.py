@@ -10,6 +10,7 @@ from typing import Any
 from dbus_next.signature import Variant
 
 from dockerd_py.engine import network_checks
+from dockerd_py.engine.links import parse as parse_link
 from dockerd_py.engine.model import ContainerConfig, HostConfig, LogOptions, RestartPolicy
 from dockerd_py.engine.mount_model import Bind
 from dockerd_py.engine.network_model import DEFAULT, PROTOCOLS, EndpointRequest, PortBinding
@@ -40,6 +41,7 @@ CREATE = {
     "CpuShares": "t",
     "Cpus": "d",
     "NetworkMode": "s",
+    "Links": "as",
     "NetworkAliases": "as",
     "IPv4Address": "s",
     "IPv6Address": "s",
@@ -107,6 +109,7 @@ def container_settings(
         nano_cpus=_nano_cpus(options.get("Cpus", 0.0)),
         pids_limit=options.get("PidsLimit", 0),
         network_mode=mode,
+        links=tuple(map(parse_link, options.get("Links", ()))),
         networks=() if network == EndpointRequest(mode) else (network,),
         port_bindings=tuple(_port_binding(*each) for each in options.get("PortBindings", ())),
         publish_all=options.get("PublishAllPorts", False),

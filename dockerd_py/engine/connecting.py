@@ -16,6 +16,7 @@ from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.model import Container
 from dockerd_py.engine.network_checks import check_endpoint
 from dockerd_py.engine.network_model import (
+    BRIDGE,
     HOST,
     HOST_DRIVER,
     NONE,
@@ -65,6 +66,8 @@ class Connecting:
         network, record = self._networks.get(ref), self._containers.record(container)
         _check(network, record)
         check_endpoint(replace(asked, network=network.name))
+        if network.name == BRIDGE and asked.links:
+            raise BadParameter("links on the default network can be given only when the container is made")
         await uninterrupted(self._connect(network, record, replace(asked, network=network.id)))
 
     async def disconnect(self, ref: str, container: str, *, force: bool = False) -> None:
@@ -113,6 +116,7 @@ class Connecting:
                 await self._unplug(record, endpoint)
                 raise
             self._lifecycle.rewrite_hosts(record)
+            self._lifecycle.on_other_address(record)
         self._publish("connect", network, record)
 
     async def _disconnect(self, network: Network, record: Record) -> None:
@@ -130,6 +134,7 @@ class Connecting:
             if going is not None and record.state.running:
                 await self._unplug(record, going)
                 self._lifecycle.rewrite_hosts(record)
+                self._lifecycle.on_other_address(record)
             elif going is not None:
                 self._networking.give_back(record, [going])
         if going is not None and record.state.running:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -31,6 +31,7 @@ from dockerd_py.engine.ending import Ending
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.images import Images, Users
 from dockerd_py.engine.lifecycle import Lifecycle
+from dockerd_py.engine.links import LinkTable, joined
 from dockerd_py.engine.logs import LogBatch, Logs
 from dockerd_py.engine.making import Making
 from dockerd_py.engine.model import (
@@ -115,10 +116,12 @@ class Containers:
         self._by_id: dict[str, Record] = {}
         self._by_name: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.link_names: Callable[[Record], tuple[str, ...]] = lambda record: ()
+        self.links = LinkTable(self._by_id, networks, networking.has_place)
         lifecycle.on_exit = self._after_exit
         lifecycle.find = lifecycle.files.find = self.record
+        lifecycle.files.environment, lifecycle.files.aliases = self.links.environment, self.links.aliases
         networking.records = self.records
+        networking.link_rules = self.links.rules
 
     # Looking up
 
@@ -138,7 +141,8 @@ class Containers:
         return replace(self._snapshot(record), size_rw=size_rw, size_root_fs=size_root_fs)
 
     def _snapshot(self, record: Record) -> Container:
-        return snapshot(record, self._paths, self._networking.attachments(record), self.link_names(record))
+        attachments = self._networking.attachments(record)
+        return snapshot(record, self._paths, attachments, self.links.names(record), self.links.shown(record))
 
     def record(self, ref: str) -> Record:
         found = self._by_id.get(ref) or self._by_name.get(ref.removeprefix("/"))
@@ -150,6 +154,15 @@ class Containers:
                 return matches[0]
             if matches:
                 raise AmbiguousId(ref)
+        return self.link(ref)[1]
+
+    def link(self, ref: str) -> tuple[Record, Record, str]:
+        """Who is linked to whom by the name "parent/alias", and the alias.  Raises NoSuchContainer, AmbiguousId."""
+        parent, _, alias = ref.removeprefix("/").rpartition("/")
+        if parent and "/" not in parent:
+            source = self.record(parent)
+            if (target := self.links.find(source, alias)) is not None:
+                return source, target, alias
         raise NoSuchContainer(ref)
 
     def records(self) -> Iterable[Record]:
@@ -204,6 +217,7 @@ class Containers:
             del self._by_name[record.name]
             raise
         self._by_id[record.id] = record
+        self.links.changed()
         self._volumes.created(made)
         self._events.publish("container", "create", record.id, record.attributes())
         return Created(record.id, tuple(warnings))
@@ -211,6 +225,7 @@ class Containers:
     def adopt(self, record: Record) -> None:
         """Take in a container that the database knows."""
         self._by_id[record.id] = record
+        self.links.changed()
         self._by_name[record.name] = record
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
@@ -255,6 +270,7 @@ class Containers:
         self._networking.forget(record)
         del self._by_id[record.id]
         del self._by_name[record.name]
+        self.links.changed()
         self._events.publish("container", "destroy", record.id, record.attributes())
         record.settle_removal()
 
@@ -280,6 +296,7 @@ class Containers:
             del self._by_name[old]
             await self._lifecycle.tell_name(record)
             await self._networking.renamed(record)
+        self._lifecycle.on_other_address(record)
         self._events.publish("container", "rename", record.id, record.attributes(oldName="/" + old))
 
     def _after_exit(self, record: Record) -> None:
@@ -320,7 +337,9 @@ class Containers:
         async def prepare() -> None:
             mounted = mounts.replanned(record.mounts, planned, lambda name: self._volumes.has(record, name))
             log_driver = wanted.log_driver or self._making.log_driver
-            await self._updates.replace(record, wanted, mounted, log_driver=log_driver, runtime=runtime)
+            linked = replace(wanted, links=joined(record.id, record.host.links, wanted.links))
+            await self._updates.replace(record, linked, mounted, log_driver=log_driver, runtime=runtime)
+            self.links.changed()
 
         await self._lifecycle.start(record, prepare=prepare)
 

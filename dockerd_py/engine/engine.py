@@ -24,6 +24,7 @@ from dockerd_py.engine.graph import Graph
 from dockerd_py.engine.health import HealthWatch
 from dockerd_py.engine.images import Images
 from dockerd_py.engine.lifecycle import Lifecycle
+from dockerd_py.engine.linking import Linking
 from dockerd_py.engine.model import Processes, Status
 from dockerd_py.engine.nameservice import NameService
 from dockerd_py.engine.networking import Networking
@@ -73,6 +74,7 @@ class Engine:
         networks: Networks,
         networking: Networking,
         connecting: Connecting,
+        linking: Linking,
     ) -> None:
         self.config = config
         self.containers = containers
@@ -92,6 +94,7 @@ class Engine:
         self._runtimes = runtimes
         self.networks = networks
         self.connecting = connecting
+        self.linking = linking
         self._networking = networking
         self._runtime_version = ""
 
@@ -136,6 +139,7 @@ class Engine:
                 networks=networks, networking=networking,
             )  # fmt: skip
             connecting = Connecting(store, networks, networking, containers, lifecycle, events)
+            linking = Linking(paths, store, containers, lifecycle, networking)
             images.users, images.in_use = containers.users_of, containers.images_in_use
             contents = Contents(paths, store, containers, images, volumes, units, events, config.unpack_limit)
             upkeep = Upkeep(config, store, containers, images, contents, events)
@@ -143,12 +147,13 @@ class Engine:
             health = HealthWatch(paths, lifecycle, execs, events)
             engine = cls(
                 config, store, units, launcher, lifecycle, containers, images, contents, upkeep, execs, health, volumes,
-                events, log_driver, runtimes, networks, networking, connecting,
+                events, log_driver, runtimes, networks, networking, connecting, linking,
             )  # fmt: skip
             await Recovery(
                 paths, store, units, containers, lifecycle, updates, execs, volumes, networks, networking, connecting
             ).run()
             health.resume(containers.records())
+            linking.resume(containers.records())
             restarts.resume(containers.records())
         except BaseException:
             await store.close()

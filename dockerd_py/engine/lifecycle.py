@@ -93,6 +93,7 @@ class Lifecycle:
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_exit: Callable[[Record], None] = lambda record: None
         self.on_change: Callable[[Record], None] = lambda record: None  # whether it runs, or is paused
+        self.on_other_address: Callable[[Record], None] = lambda record: None  # or another name: who is linked to it?
         self.on_exec_event: Callable[[Record, Message], None] = lambda record, message: None
         self.on_monitor_end: Callable[[Record], None] = lambda record: None
         self.is_restarted: Callable[[Record, State], Awaitable[bool]] = _never
@@ -143,6 +144,7 @@ class Lifecycle:
                 raise failure from error
             self._events.publish("container", "start", record.id, record.attributes())
             self.on_change(record)
+            self.on_other_address(record)
             record.settle_restart(started=True)
 
     async def _start(self, record: Record) -> None:

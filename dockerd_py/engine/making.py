@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dockerd_py import ids
-from dockerd_py.engine import confine, forms, logsettings, lxcconf, mounts, names, settings
+from dockerd_py.engine import confine, forms, links, logsettings, lxcconf, mounts, names, settings
 from dockerd_py.engine.confine import Facts
 from dockerd_py.engine.isolation import CONTAINER, joined_container
 from dockerd_py.engine.model import ContainerConfig, HostConfig, State
@@ -81,7 +81,7 @@ class Making:
         Raises BadParameter, NotSupported, NoSuchContainer.
         """
         settings.command_of(config)
-        host = self._on_networks(config, self._with_ids(lxcconf.apply(host)))
+        host = self._with_links(self._on_networks(config, self._with_ids(lxcconf.apply(host))))
         warnings = settings.check(config, host, min_memory) + confine.check(config, host, self._facts)
         warnings += self._check_bridge(config, host)
         check_restart_policy(host.restart, auto_remove=host.auto_remove)
@@ -148,6 +148,13 @@ class Making:
         if host.network_mode in (DEFAULT, BRIDGE) and not host.networks and not config.network_disabled:
             return ["There is no default network (--bridge=none): the container has a loopback interface only."]
         return []
+
+    def _with_links(self, host: HostConfig) -> HostConfig:
+        """With the full ids of its links' targets.  Raises LinkedToNothing, BadParameter."""
+        default = self._networks.default
+        of_default = [one.links for one in host.networks if default is not None and one.network == default.id]
+        asked = (*host.links, *(links.parse(text) for texts in of_default for text in texts))
+        return links.resolve(replace(host, links=asked), self._find)
 
     def _network_id(self, ref: str) -> str:
         """"" for the default one where there is none."""

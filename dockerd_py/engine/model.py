@@ -175,6 +175,7 @@ class Container:
     apparmor: str = ""  # the profile that it was started with
     attachments: tuple[Attachment, ...] = ()
     link_names: tuple[str, ...] = ()  # by which others are linked to it: "parent/alias"
+    links: tuple[Link, ...] = ()  # its own to what is there, with the names of the targets
     size_rw: int | None = None  # only when asked for
     size_root_fs: int | None = None
 

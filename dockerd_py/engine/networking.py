@@ -21,6 +21,7 @@ from typing import Any
 from dockerd_py import ids
 from dockerd_py.engine import joining, ports
 from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.links import parse as parse_link
 from dockerd_py.engine.nameservice import NameEntry, NameService, NetworkNames
 from dockerd_py.engine.network_model import (
     BRIDGE,
@@ -51,7 +52,6 @@ class Live:
     """What a container that runs, or starts, has in the firewall; and what it holds until it runs."""
 
     mappings: tuple[Mapping, ...] = ()
-    links: tuple[LinkRule, ...] = ()
     held: list[HeldPort] = field(default_factory=list)  # until its monitor has them
     namespace: int = -1  # until its processes are in there
     sandbox: asyncio.Task[None] | None = None
@@ -101,7 +101,7 @@ class Networking:
         self._ending: dict[str, Live] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.records: Callable[[], Iterable[Record]] = tuple
-        self.link_rules: Callable[[Record], tuple[LinkRule, ...]] = lambda record: ()
+        self.link_rules: Callable[[], tuple[LinkRule, ...]] = tuple
         networks.is_used = self._users_of
         networks.on_change = self._apply
 
@@ -128,7 +128,7 @@ class Networking:
         """Work at what was planned, until `namespace` and `publish` await it or `release` gives it up."""
         live = self._live[record.id]
         if record.state.endpoints:
-            live.mappings, live.links = self._mappings(record), self.link_rules(record)
+            live.mappings = self._mappings(record)
             live.sandbox = asyncio.create_task(self._make_sandbox(record, live))
             live.firewall = asyncio.create_task(self._open_for(live))
 
@@ -207,11 +207,12 @@ class Networking:
         return network.driver != BRIDGE or endpoint.host_interface in await self._links.ports_of(network.bridge)
 
     async def refresh(self) -> None:
-        """Bring the firewall to what runs now: a link's other end has got its address."""
-        for record in self.records():
-            if record.id in self._live:
-                self._live[record.id].links = self.link_rules(record)
+        """Bring the firewall to what runs now: somebody's links have changed.  Raises NetworkFailed."""
         await self._apply()
+
+    def has_place(self, record: Record) -> bool:
+        """Whether it is on its networks, or about to be."""
+        return record.id in self._live
 
     # After its end
 
@@ -270,9 +271,6 @@ class Networking:
 
     async def recover(self) -> None:
         """All records are adopted: firewall and names are what they should be, and no interface is left over."""
-        for record in self.records():
-            if record.id in self._live:
-                self._live[record.id].links = self.link_rules(record)
         known = {
             endpoint.host_interface
             for record in self.records()
@@ -469,7 +467,7 @@ class Networking:
             inside = inside and network.internal
             if network.name != BRIDGE:
                 one = asked[network.id]
-                links = [*((link.alias, link.container) for link in record.host.links), *map(_link, one.links)]
+                links = [(link.alias, link.container) for link in (*record.host.links, *map(parse_link, one.links))]
                 names = names_of(record, one)
                 found.append(
                     NetworkNames(network.id, network.name, endpoint.ipv4, endpoint.ipv6, names, tuple(links))
@@ -532,7 +530,7 @@ class Networking:
     async def _refresh(self, record: Record) -> None:
         live = self._live.get(record.id)
         if live is not None:
-            live.mappings, live.links = self._mappings(record), self.link_rules(record)
+            live.mappings = self._mappings(record)
         await self._apply()
 
     async def _apply(self) -> None:
@@ -542,7 +540,7 @@ class Networking:
             Rules(
                 bridges=self._networks.rules(),
                 mappings=tuple(one for live in self._live.values() for one in live.mappings),
-                links=tuple(one for live in self._live.values() for one in live.links),
+                links=self.link_rules(),
             )
         )
 
@@ -581,12 +579,6 @@ def names_of(record: Record, asked: EndpointRequest) -> tuple[str, ...]:
     """By which others on the network find it."""
     own = (record.name, *asked.aliases, record.id[:12], record.config.hostname)
     return tuple(dict.fromkeys(name for name in own if name))
-
-
-def _link(text: str) -> tuple[str, str]:
-    """(alias, container) of "container:alias" or "container"."""
-    container, _, alias = text.partition(":")
-    return alias or container, container
 
 
 def _published(port: HeldPort) -> PublishedPort:

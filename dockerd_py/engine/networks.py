@@ -84,6 +84,15 @@ class Networks:
     def has_default(self) -> bool:
         return self._config.bridge != NO_BRIDGE
 
+    @property
+    def default(self) -> Network | None:
+        """The one that containers are on which ask for none."""
+        return next((one for one in self._by_id.values() if one.name == BRIDGE), None) if self.has_default else None
+
+    def has_icc(self, network: Network) -> bool:
+        """Whether its containers reach each other without a link."""
+        return _flag(network, ICC, default=True)
+
     # What a user asks
 
     def list(self) -> list[Network]:
@@ -157,7 +166,7 @@ class Networks:
                     name=network.bridge,
                     subnets=tuple(pool.subnet for pool in network.pools),
                     internal=network.internal,
-                    icc=_flag(network, ICC, default=True),
+                    icc=self.has_icc(network),
                     masquerade=_flag(network, MASQUERADE, default=True) and not network.internal,
                 )
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from dockerd_py.config import Config
 from dockerd_py.engine.model import STDERR, STDOUT, Container, ContainerConfig, HostConfig, State, WaitResult
 from dockerd_py.engine.mount_model import VOLUME, Mount
-from dockerd_py.engine.network_model import Attachment
+from dockerd_py.engine.network_model import Attachment, Link
 from dockerd_py.runtime.monitors import Monitor
 
 LOG_STREAMS = frozenset({STDOUT, STDERR})
@@ -132,7 +132,11 @@ class Paths:
 
 
 def snapshot(
-    record: Record, paths: Paths, attachments: tuple[Attachment, ...] = (), link_names: tuple[str, ...] = ()
+    record: Record,
+    paths: Paths,
+    attachments: tuple[Attachment, ...] = (),
+    link_names: tuple[str, ...] = (),
+    links: tuple[Link, ...] = (),
 ) -> Container:
     """The frozen value that leaves the engine."""
     directory = paths.directory(record.id)
@@ -160,6 +164,7 @@ def snapshot(
         apparmor=record.apparmor,
         attachments=attachments,
         link_names=link_names,
+        links=links,
     )
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dockerd_py.config import Config
-from dockerd_py.engine import host
+from dockerd_py.engine import host, links
 from dockerd_py.engine.lifecycle import LOST, LOST_EXIT_CODE, Lifecycle
 from dockerd_py.engine.model import RestartPolicy, State, Status
 from dockerd_py.engine.record import Record
@@ -54,12 +54,14 @@ class Restarts:
             record.restart = asyncio.get_running_loop().create_task(self._restart(record))
 
     def resume(self, records: Iterable[Record]) -> None:
-        """What a daemon does about its containers' policies when it has begun its work."""
-        for record in records:
-            if record.state.status is Status.RESTARTING:
-                self.schedule(record)
-            elif record.state.status is Status.EXITED and self._starts_with_daemon(record):
-                record.restart = asyncio.get_running_loop().create_task(self._start(record, again=False))
+        """What a daemon does about its containers' policies when it has begun its work: the targets of links first."""
+        records = list(records)
+        begun = {record.id: record.restart for record in records if record.restart is not None}
+        for record in links.ordered(one for one in records if one.id not in begun and self._comes_up(one)):
+            again = record.state.status is Status.RESTARTING
+            targets = [begun[link.container] for link in record.host.links if link.container in begun]
+            work = self._restart(record, targets) if again else self._start(record, again=False, after=targets)
+            record.restart = begun[record.id] = asyncio.get_running_loop().create_task(work)
 
     async def close(self, records: Iterable[Record]) -> None:
         """Let go of all that wait; the next daemon goes on with them."""
@@ -92,11 +94,13 @@ class Restarts:
         lost = state.exit_code == LOST_EXIT_CODE and state.error == LOST
         return lost or state.finished_at < host.booted_at() or await self._units.going_down()
 
-    def _starts_with_daemon(self, record: Record) -> bool:
+    def _comes_up(self, record: Record) -> bool:
+        """Whether it starts with the daemon."""
         policy = record.host.restart.name
-        return policy == "always" or (policy == "unless-stopped" and not record.state.stopped_by_hand)
+        wanted = policy == "always" or (policy == "unless-stopped" and not record.state.stopped_by_hand)
+        return record.state.status is Status.RESTARTING or (record.state.status is Status.EXITED and wanted)
 
-    async def _restart(self, record: Record) -> None:
+    async def _restart(self, record: Record, after: Sequence[asyncio.Task[None]] = ()) -> None:
         state = record.state
         if state.started_at and state.finished_at - state.started_at >= LONG_ENOUGH:
             record.restart_delay = 0.0
@@ -109,10 +113,13 @@ class Restarts:
                 record.restart = None
                 await self._lifecycle.give_up_restart(record, stopped_by_hand=True)
             return
-        await self._start(record, again=True)
+        await self._start(record, again=True, after=after)
 
-    async def _start(self, record: Record, *, again: bool) -> None:
+    async def _start(self, record: Record, *, again: bool, after: Sequence[asyncio.Task[None]] = ()) -> None:
+        """``after``: the starts of those that it is linked to."""
         try:
+            if after:
+                await asyncio.wait(after)
             await self._lifecycle.start(record, again=again)
         except PydockerdError as error:
             log.error("%s: cannot be started again: %s", record.id, error)

@@ -189,10 +189,15 @@ def udp_answer(caller: Namespace, address: str, port: int, data: bytes = b"?", t
         return connection.recv(65536)
 
 
-def is_reached(answer: Callable[..., bytes], caller: Namespace, address: str, port: int, data: bytes = b"?") -> bool:
-    """Whether somebody answers, by `tcp_answer` or `udp_answer`; a second is enough where all are on one machine."""
+def is_reached(
+    answer: Callable[..., bytes], caller: Namespace, address: str, port: int, data: bytes | None = None
+) -> bool:
+    """Whether somebody answers, by `tcp_answer` or `udp_answer`; a second is enough where all are on one machine.
+
+    Whoever is told who he is says nothing himself over TCP: what is not read there ends a connection by a reset.
+    """
     try:
-        answer(caller, address, port, data, timeout=1)
+        answer(caller, address, port, *(() if data is None else (data,)), timeout=1)
     except OSError:
         return False
     return True

@@ -15,6 +15,7 @@ from dockerd_py.api.decode import decode_create
 from dockerd_py.engine.isolation import Device, Namespaces, Resolver, Security, Tuning, Ulimit
 from dockerd_py.engine.model import ContainerConfig, HostConfig, RestartPolicy
 from dockerd_py.engine.mount_model import Bind, MountRequest
+from dockerd_py.engine.network_model import Link
 from dockerd_py.errors import BadParameter, NotSupported
 
 # The body of `docker run busybox true`, as the 28.2 client sends it.
@@ -94,7 +95,6 @@ def test_what_docker_py_sends_by_default_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("settings_", "name"),
     [
-        ({"links": {"a": "b"}}, "Links"),
         ({"storage_opt": {"size": "1g"}}, "StorageOpt"),
         ({"isolation": "hyperv"}, "Isolation"),
     ],
@@ -104,11 +104,20 @@ def test_a_setting_without_effect_is_refused_by_its_name(settings_: dict[str, An
         decode_create({"HostConfig": dict(PyHostConfig("1.43", **settings_))})
 
 
+def test_links_are_read_as_docker_py_sends_and_inspect_shows_them() -> None:
+    sent = {"HostConfig": dict(PyHostConfig("1.43", links={"db": "store", "queue": "queue"}))}
+    assert decode_create(sent).host.links == (Link("db", "store"), Link("queue", "queue"))
+    shown = {"HostConfig": {"Links": ["/db:/web/store"]}}
+    assert decode_create(shown).host.links == (Link("db", "store"),)
+    with pytest.raises(BadParameter, match="bad format for links: a:b:c"):
+        decode_create({"NetworkingConfig": {"EndpointsConfig": {"front": {"Links": ["a:b:c"]}}}})
+
+
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ({"HostConfig": {"links": ["a:b"]}}, "HostConfig.Links"),
-        ({"hostconfig": {"LINKS": ["a:b"]}}, "HostConfig.Links"),
+        ({"HostConfig": {"isolation": "hyperv"}}, "HostConfig.Isolation"),
+        ({"hostconfig": {"ISOLATION": "hyperv"}}, "HostConfig.Isolation"),
         (
             {"NetworkingConfig": {"EndpointsConfig": {"front": {"GwPriority": 1}}}},
             "NetworkingConfig.EndpointsConfig.front.GwPriority",

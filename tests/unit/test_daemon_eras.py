@@ -502,7 +502,7 @@ def test_settings_that_cannot_be_are_refused_by_name_and_nothing_changes(old: Ol
     assert old.post(path, {"Binds": [f"{tmp_path}:/b"]}).status == 204
     old.post(f"/containers/{container}/wait")
     for body, word in (
-        ({"Links": ["a:b"]}, "Links"), ({"PublishAllPorts": []}, "PublishAllPorts"),
+        ({"Links": [5]}, "Links"), ({"PublishAllPorts": []}, "PublishAllPorts"),
         ({"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}, '"x"'), ({"Binds": ["/a:/"]}, "'/'"),
         ({"Binds": "x"}, "'x'"), ({"Binds": [5]}, "Binds"),
     ):  # fmt: skip

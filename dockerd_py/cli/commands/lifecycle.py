@@ -46,7 +46,8 @@ def rename(client: Client, given: Parsed) -> int:
 
 
 def rm(client: Client, given: Parsed) -> int:
-    query = {"force": given.boolean("force") or None, "v": given.boolean("volumes") or None}
+    names = ("force", "link")
+    query = {**{name: given.boolean(name) or None for name in names}, "v": given.boolean("volumes") or None}
     return for_each(given.args, lambda ref: client.delete(container_path(ref), query))
 
 
@@ -103,10 +104,11 @@ COMMANDS = {
     "rm": Command(
         "rm",
         "[OPTIONS] CONTAINER...",
-        "Remove containers.",
+        "Remove containers, or links.",
         rm,
         (
             Flag(("-f", "--force"), "bool", help="Also those that run: they are killed"),
+            Flag(("-l", "--link"), "bool", help="Not the containers but links, which are named PARENT/ALIAS"),
             Flag(("-v", "--volumes"), "bool", help="With the volumes that have no name"),
         ),
         least=1,
