@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -422,4 +423,6 @@ def test_nothing_is_left_of_a_start_that_fails(net_daemon: NetDaemon) -> None:
     until(lambda: not any(name.startswith("veth") for name in net_daemon.host.interfaces()))
     assert net_daemon.host.run("nft", "list", "ruleset") == before
     with net_daemon.host.socket() as taker:
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # former connections may linger
         taker.bind(("0.0.0.0", 8080))
+        taker.listen()
