@@ -81,13 +81,16 @@ class Monitor:
         sequence = self._sequence
         future: asyncio.Future[wire.Message] = self._loop.create_future()
         self._replies[sequence] = future
-        self._unsent.append(({"op": op, "seq": sequence, **fields}, fds))
+        unsent = ({"op": op, "seq": sequence, **fields}, fds)
+        self._unsent.append(unsent)
         self._flush()
         try:
             # not wait_for: before Python 3.12 it forgets a cancellation that comes in the same moment as the reply
             done, _ = await asyncio.wait((future,), timeout=timeout)
         finally:
             self._replies.pop(sequence, None)
+            if unsent in self._unsent:  # given up: its descriptors may be somebody else's soon
+                self._unsent.remove(unsent)
         if not done:
             raise asyncio.TimeoutError
         reply = future.result()
