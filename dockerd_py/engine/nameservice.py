@@ -207,6 +207,8 @@ class NameService:
                 known = None if isinstance(saved, EntryError) else self._records.get(saved.entry.container_id)
                 if known is not None and known.process == saved.process:
                     known.ports = saved.ports
+            for path in wire.abandoned(self._service.path):
+                os.unlink(path)
             await self._work(self._settle_files, {key: each.saved() for key, each in self._records.items()})
         except OSError as error:
             raise NetworkFailed(f"the files of the name service cannot be written: {error}") from error
