@@ -7,9 +7,10 @@ from pathlib import Path
 
 from dockerd_py import wire
 from dockerd_py.config import Config
-from dockerd_py.engine.forkserver import SOCKET_NAME
+from dockerd_py.engine import forkserver, nameservice
 from dockerd_py.engine.record import Paths
 from dockerd_py.errors import StoreError
+from dockerd_py.nat.dns import state
 from dockerd_py.store import fsck, lock, mounts
 from dockerd_py.store.files import shown, store_errors
 from dockerd_py.store.fsck import Report
@@ -33,10 +34,12 @@ def check(config: Config, *, deep: bool = False) -> list[str]:
         _check_names(paths.spool, containers, "the exit record of", found.append)
         _check_names(paths.run, containers, "run-time files of", found.append)
         _check_names(paths.runtime_root, containers, "the OCI runtime's state of", found.append)
+        _check_names(paths.exec_root / state.DIRECTORY, containers, "names of", found.append)
         if paths.exec_root.is_dir():
             with store_errors(f"cannot read {paths.exec_root}"):
-                for path in sorted(wire.abandoned(str(paths.exec_root / SOCKET_NAME))):
-                    found.append(f"{shown(path)}: a socket of a process that was killed")
+                for name in (forkserver.SOCKET_NAME, nameservice.SOCKET_NAME):
+                    for path in sorted(wire.abandoned(str(paths.exec_root / name))):
+                        found.append(f"{shown(path)}: a socket of a process that was killed")
         for point in mounts.mounts_below(paths.run):
             inside = Path(point.path).relative_to(paths.run.resolve()).parts
             if inside[0] not in containers:

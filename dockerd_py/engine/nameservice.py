@@ -37,7 +37,7 @@ from dockerd_py.engine.ownservice import OwnService
 from dockerd_py.errors import NetworkFailed, PydockerdError
 from dockerd_py.nat.dns import redirect, sockets, stamp, state
 from dockerd_py.nat.dns.model import EntryError, NameEntry, NetworkNames, digest
-from dockerd_py.nat.dns.sockets import Pair
+from dockerd_py.nat.dns.sockets import Sockets
 from dockerd_py.nat.dns.state import Process, Saved
 from dockerd_py.units.base import Units
 
@@ -207,6 +207,8 @@ class NameService:
                 known = None if isinstance(saved, EntryError) else self._records.get(saved.entry.container_id)
                 if known is not None and known.process == saved.process:
                     known.ports = saved.ports
+            for path in wire.abandoned(self._service.path):
+                os.unlink(path)
             await self._work(self._settle_files, {key: each.saved() for key, each in self._records.items()})
         except OSError as error:
             raise NetworkFailed(f"the files of the name service cannot be written: {error}") from error
@@ -293,7 +295,7 @@ class NameService:
                 await link.request("change", entry=record.entry.to_json())
 
     async def _put_again(self, link: NameLink, record: _Record) -> None:
-        if record.pair is not None:
+        if record.sockets is not None:
             await self._send(link, record)
         elif record.process is not None:
             try:
@@ -312,9 +314,9 @@ class NameService:
 
     async def _send(self, link: NameLink, record: _Record) -> None:
         """Raises NetworkFailed, OSError."""
-        if record.pair is None:
+        if record.sockets is None:
             return  # it has been forgotten meanwhile
-        fds = [sock.fileno() for sock in record.pair]
+        fds = [sock.fileno() for sock in record.sockets]
         pidfd = -1
         if record.process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -362,7 +364,7 @@ class NameService:
             if saved is not None:
                 state.write(self._directory, saved)
 
-    async def _open(self, namespace: int, ports: tuple[int, int] = sockets.NEW) -> Pair:
+    async def _open(self, namespace: int, ports: tuple[int, int] = sockets.NEW) -> Sockets:
         """Raises OSError.  The thread may still be at it when the caller has given up, and closed its descriptor."""
         ours = os.dup(namespace)
         future = self._worker.submit(_open_and_close, ours, ports)
@@ -391,29 +393,29 @@ class _Record:
     def __init__(self, entry: NameEntry) -> None:
         self.entry = entry
         self.process: Process | None = None  # the container's init, once it runs
-        self.pair: Pair | None = None  # until then, for a service that is killed meanwhile
+        self.sockets: Sockets | None = None  # until then, for a service that is killed meanwhile
         self.ports = sockets.NEW
 
-    def take(self, pair: Pair) -> None:
-        self.pair, self.ports = pair, pair.ports
+    def take(self, found: Sockets) -> None:
+        self.sockets, self.ports = found, found.ports
 
     def saved(self) -> Saved | None:
         return None if self.process is None else Saved(self.entry, self.process, self.ports)
 
     def close(self) -> None:
-        if self.pair is not None:
-            self.pair.close()
-            self.pair = None
+        if self.sockets is not None:
+            self.sockets.close()
+            self.sockets = None
 
 
-def _open_and_close(namespace: int, ports: tuple[int, int]) -> Pair:
+def _open_and_close(namespace: int, ports: tuple[int, int]) -> Sockets:
     try:
         return sockets.open_in(namespace, ports)
     finally:
         os.close(namespace)
 
 
-def _discard(future: Future[Pair]) -> None:
+def _discard(future: Future[Sockets]) -> None:
     if future.exception() is None:
         future.result().close()
 

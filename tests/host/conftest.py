@@ -47,7 +47,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed:
-        units = [word for unit in OUR_UNITS for word in ("-u", unit)]
+        units = [word for unit in (*OUR_UNITS, "pydockerd-dns.service") for word in ("-u", unit)]
         lines = run("journalctl", "-q", "-o", "short-precise", f"--since=@{call.start - 1:.3f}", "-n", "200", *units)
         report.sections.append(("journal of pydockerd", lines.stdout))
 

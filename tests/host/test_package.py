@@ -47,7 +47,7 @@ def test_the_units_are_enabled_and_run(daemon: None, unit: str) -> None:
 
 
 def test_systemd_finds_nothing_wrong_with_the_units() -> None:
-    files = ["pydockerd.service", "pydockerd.socket", "pydockerd-monitor.service"]
+    files = ["pydockerd.service", "pydockerd.socket", "pydockerd-monitor.service", "pydockerd-dns.service"]
     done = run("systemd-analyze", "verify", "--man=no", *files)
     assert "pydockerd" not in done.stdout + done.stderr
 
@@ -122,7 +122,8 @@ def test_a_killed_fork_server_comes_back(daemon: None) -> None:
 
 def test_no_unit_hides_mounts_from_another(daemon: None) -> None:
     host = os.readlink("/proc/1/ns/mnt")
-    for unit in ("pydockerd.service", "pydockerd-monitor.service"):
+    systemctl("start", "pydockerd-dns.service")
+    for unit in ("pydockerd.service", "pydockerd-monitor.service", "pydockerd-dns.service"):
         assert os.readlink(f"/proc/{main_pid(unit)}/ns/mnt") == host
 
 

@@ -244,15 +244,15 @@ class House:
 
     def put(self, container: Container, *networks: NetworkNames, started: bool = True, **more: Any) -> NameEntry:
         entry = NameEntry(container.id, networks, **more)
-        pair = sockets.open_in(container.namespace.fd)
-        fds = [pair.udp.fileno(), pair.tcp.fileno()]
+        own = sockets.open_in(container.namespace.fd)
+        fds = [sock.fileno() for sock in own]
         with contextlib.ExitStack() as stack:
             if started:
                 pidfd = os.pidfd_open(container.pid)
                 stack.callback(os.close, pidfd)
                 fds.append(pidfd)
-                state.write(self.directory / "names", state.Saved(entry, state.Process.of(container.pid), pair.ports))
-            stack.callback(pair.close)
+                state.write(self.directory / "names", state.Saved(entry, state.Process.of(container.pid), own.ports))
+            stack.callback(own.close)
             assert self.request("put", *fds, entry=entry.to_json()) == {}
         return entry
 

@@ -201,6 +201,10 @@ DAMAGES: dict[str, tuple[Damage, list[str]]] = {
         lambda h: (h.exec_root / ".monitor.sock.999999999").touch(),
         ["{run}/.monitor.sock.999999999: a socket of a process that was killed"],
     ),
+    "names of no container": (
+        lambda h: ((h.exec_root / "names").mkdir(), (h.exec_root / "names/feed.json").touch()),
+        ["{run}/names/feed.json: names of a container that is not there"],
+    ),
     "files of no container": (
         lambda h: (h.root / "containers/feed").mkdir(),
         ["{root}/containers/feed: files of a container that is not there"],

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from dnslib import QTYPE, RCODE, RR, DNSQuestion, DNSRecord
 from dnslib import A as Address
-from name_house import Container, House, until
+from name_house import Container, House, Upstream, until
 from name_house import house as open_house
 
 from dockerd_py.nat.dns import forward, message
@@ -336,3 +336,47 @@ def test_many_questions_on_one_connection_are_answered_in_turn(house: House) -> 
         assert answer.header.id == query.header.id
         assert len(answer.rr) == 1
     assert taken == b""
+
+
+def inside(house: House, container: Container, address: str, answer: object) -> None:
+    """A name server in the container itself."""
+    house.upstreams.append(Upstream(container.namespace, address, answer))  # type: ignore[arg-type]
+
+
+def test_a_server_at_the_containers_own_loopback_is_the_containers(house: House) -> None:
+    hosts = house.upstream("127.0.0.1", lambda query, by: told(query, "192.0.2.8"))
+    one, other = house.container(), house.container()
+    names = NetworkNames("n", "shop", "10.0.0.2", "", ("cart",))
+    inside(house, one, "127.0.0.1", right)
+    house.put(one, names, servers=("127.0.0.11", "127.0.0.1", "::1"), own_loopback=True)
+    house.put(other, names, servers=("127.0.0.1",))
+    assert one.addresses("example.org") == ["192.0.2.7"]
+    assert one.addresses("example.org", tcp=True) == ["192.0.2.7"]
+    assert hosts.asked == []
+    assert other.addresses("example.org") == ["192.0.2.8"]
+
+
+def test_when_nobody_answers_at_the_containers_loopback_the_next_server_is_asked(house: House) -> None:
+    one = house.container()
+    inside(house, one, "127.0.0.2", right)
+    entry = house.put(one, NetworkNames("n", "shop", "10.0.0.2", "", ("cart",)), servers=("127.0.0.3",))
+    with pytest.raises(LookupError, match=str(RCODE.SERVFAIL)):
+        one.addresses("example.org")
+    changed = entry._replace(servers=("127.0.0.3", "127.0.0.2"), own_loopback=True)
+    house.request("change", entry=changed.to_json())
+    assert one.addresses("example.org") == ["192.0.2.7"]
+
+
+def test_a_forwarder_in_the_container_that_asks_us_again_goes_round_once(house: House) -> None:
+    one = house.container()
+
+    def ask_us(query: DNSRecord, by: str) -> None:
+        with one.socket(socket.SOCK_DGRAM) as sock:
+            sock.connect(("127.0.0.11", 53))
+            sock.send(DNSRecord.question(str(query.q.qname)).pack())
+
+    inside(house, one, "127.0.0.1", ask_us)
+    house.put(one, NetworkNames("n", "shop", "10.0.0.2", "", ("cart",)), servers=("127.0.0.1",), own_loopback=True)
+    with pytest.raises(LookupError, match=str(RCODE.SERVFAIL)):
+        one.addresses("example.org")
+    assert len(house.upstreams[-1].asked) == forward.ATTEMPTS

@@ -55,7 +55,7 @@ def test_the_service_keeps_no_namespace_of_a_container_that_has_ended(house: Hou
     before = descriptors(house)
     web.end()
     until(lambda: house.known() == [], 5)
-    assert descriptors(house) == before - 3, "two sockets and a pidfd"
+    assert descriptors(house) == before - 4, "three sockets and a pidfd"
 
 
 def descriptors(house: House) -> int:

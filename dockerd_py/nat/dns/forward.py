@@ -14,11 +14,13 @@ import ipaddress
 import os
 import select
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import NamedTuple
 
-from dockerd_py.nat.dns import message
+from dockerd_py.nat.dns import message, redirect
 from dockerd_py.nat.dns.loop import READ, WRITE, Loop, Timer
 from dockerd_py.nat.dns.message import Query
+from dockerd_py.nat.dns.model import NameEntry
 
 ATTEMPT_SECONDS = 1.5
 ATTEMPTS = 3  # in all, so that the asker has its answer within the 5 seconds that resolvers wait; or one a server
@@ -29,20 +31,64 @@ SPARE = 8  # what each container may have beyond that
 PORT = 53
 
 Reply = Callable[[Query, bytes], None]
-Server = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
 
 
-def servers_of(addresses: Iterable[str]) -> tuple[Server, ...]:
-    """Where to send to.  What is no address (or of an interface that is not there) is left out."""
+class Server(NamedTuple):
+    family: socket.AddressFamily
+    address: tuple[str, int] | tuple[str, int, int, int]
+    inside: bool = False  # asked from the container's namespace
+
+
+def servers_of(entry: NameEntry) -> tuple[Server, ...]:
+    """Where to send to.  Left out is what is no address, or of an interface that is not there, and what cannot be:
+    ourselves, and the container's ::1."""
     found: list[Server] = []
-    for text in addresses:
-        address, _, zone = text.partition("%")
+    for text in entry.servers:
+        name, _, zone = text.partition("%")
         with contextlib.suppress(ValueError, OSError):
-            if ipaddress.ip_address(address).version == 4:
-                found.append((socket.AF_INET, (address, PORT)))
-            else:
-                found.append((socket.AF_INET6, (address, PORT, 0, _index(zone))))
+            address = ipaddress.ip_address(name)
+            inside = entry.own_loopback and address.is_loopback
+            if address.version == 4:
+                if not (inside and name == redirect.ADDRESS):
+                    found.append(Server(socket.AF_INET, (name, PORT), inside))
+            elif not inside:
+                found.append(Server(socket.AF_INET6, (name, PORT, 0, _index(zone))))
     return tuple(found[:MAX_SERVERS])
+
+
+class Inside:
+    """One socket in a container's namespace, by which its own loopback is asked."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        """The socket stays the caller's, who closes it after `close`."""
+        self._loop = loop
+        self._sock = sock
+        self._takers: dict[int, Callable[[bytes, object], None]] = {}
+        loop.watch(sock.fileno(), READ, self._readable)
+
+    def close(self) -> None:
+        self._loop.unwatch(self._sock.fileno())
+
+    def send(self, query: Query, server: Server, take: Callable[[bytes, object], None]) -> int:
+        """Have ``take`` called with each packet of that number, and its sender, until `forget`.  Raises OSError."""
+        number = _number()
+        while number in self._takers:
+            number = _number()
+        self._sock.sendto(query.upstream(number), server.address)
+        self._takers[number] = take
+        return number
+
+    def forget(self, number: int) -> None:
+        self._takers.pop(number, None)
+
+    def _readable(self, _events: int) -> None:
+        try:
+            answer, sender = self._sock.recvfrom(message.MAX_MESSAGE)
+        except OSError:
+            return
+        take = self._takers.get(int.from_bytes(answer[:2], "big"))
+        if take is not None:
+            take(answer, sender)
 
 
 class Forwarder:
@@ -56,8 +102,9 @@ class Forwarder:
 class Upstream:
     """The upstream servers of one container."""
 
-    def __init__(self, forwarder: Forwarder, servers: tuple[Server, ...]) -> None:
+    def __init__(self, forwarder: Forwarder, servers: tuple[Server, ...], inside: Inside) -> None:
         self.servers = servers
+        self.inside = inside
         self.forwarder = forwarder
         self._jobs: dict[object, _Job] = {}
         self._waiting = 0
@@ -76,7 +123,7 @@ class Upstream:
         key = (query.key, tcp)
         job = self._jobs.get(key)
         if job is None:
-            job = self._jobs[key] = _Job(self.forwarder.loop, self.servers, query, lambda: self._done(key), tcp=tcp)
+            job = self._jobs[key] = _Job(self, query, lambda: self._done(key), tcp=tcp)
             job.waiting.append((query, reply))
             job.next()
         else:
@@ -100,16 +147,16 @@ class Upstream:
 class _Job:
     """One question and its attempts."""
 
-    def __init__(
-        self, loop: Loop, servers: tuple[Server, ...], query: Query, done: Callable[[], None], *, tcp: bool
-    ) -> None:
+    def __init__(self, upstream: Upstream, query: Query, done: Callable[[], None], *, tcp: bool) -> None:
         self.waiting: list[tuple[Query, Reply]] = []
-        self._loop = loop
+        self._loop = upstream.forwarder.loop
+        self._inside = upstream.inside
+        self._numbers: list[int] = []  # of the packets to servers inside
         self._query = query
         self._tcp = tcp
         self._on_done = done
-        self._servers = list(servers)  # those that have not failed, the next one first
-        self._left = max(ATTEMPTS, len(servers))
+        self._servers = list(upstream.servers)  # those that have not failed, the next one first
+        self._left = max(ATTEMPTS, len(upstream.servers))
         self._open: dict[int, socket.socket] = {}
         self._timer: Timer | None = None
         self._refused: bytes | None = None  # a server's answer that is none, while another may do better
@@ -141,6 +188,8 @@ class _Job:
             self._timer.cancel()
         for fd in list(self._open):
             self._close(fd)
+        for number in self._numbers:
+            self._inside.forget(number)
         self._on_done()
         waiting, self.waiting = self.waiting, []
         for query, reply in waiting:
@@ -148,17 +197,29 @@ class _Job:
 
     def _send(self, server: Server) -> None:
         """Raises OSError."""
-        family, address = server
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        number = int.from_bytes(os.urandom(2), "big")
+        if server.inside:
+            self._send_inside(server)
+            return
+        sock = socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        number = _number()
         try:
-            sock.connect(address)
+            sock.connect(server.address)
             sock.send(self._query.upstream(number))
         except OSError:
             sock.close()
             raise
         self._open[sock.fileno()] = sock
         self._loop.watch(sock.fileno(), READ, lambda _events: self._readable(sock, server, number))
+
+    def _send_inside(self, server: Server) -> None:
+        """Raises OSError."""
+
+        def take(answer: bytes, sender: object) -> None:
+            if sender == server.address and self._query.answers(answer, number):
+                self._take(answer, server)
+
+        number = self._inside.send(self._query, server, take)
+        self._numbers.append(number)
 
     def _readable(self, sock: socket.socket, server: Server, number: int) -> None:
         try:
@@ -195,17 +256,16 @@ class _Job:
 
     def _connect(self, server: Server) -> None:
         """Ask again, by TCP.  Raises OSError."""
-        family, address = server
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock = socket.socket(server.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         with contextlib.suppress(BlockingIOError):
             try:
-                sock.connect(address)
+                sock.connect(server.address)
             except BlockingIOError:
                 raise
             except OSError:
                 sock.close()
                 raise
-        number = int.from_bytes(os.urandom(2), "big")
+        number = _number()
         query = self._query.upstream(number)
         exchange = _Stream(len(query).to_bytes(2, "big") + query)
 
@@ -262,6 +322,10 @@ class _Stream:
         if size is not None and len(self._in) >= 2 + size:
             return bytes(self._in[2 : 2 + size])
         return None
+
+
+def _number() -> int:
+    return int.from_bytes(os.urandom(2), "big")
 
 
 def _index(zone: str) -> int:

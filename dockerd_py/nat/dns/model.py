@@ -30,6 +30,7 @@ class NameEntry(NamedTuple):
     container_id: str
     networks: tuple[NetworkNames, ...] = ()
     servers: tuple[str, ...] = ()  # upstream, in their order; asked from the host's network namespace
+    own_loopback: bool = False  # whether 127.0.0.0/8 in them is the container's (as in its --dns), and not the host's
     forwards: bool = True  # False for who is on internal networks only: nothing of its questions leaves the host
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +51,13 @@ class NameEntry(NamedTuple):
                 )
                 for each in value["networks"]
             )
-            return cls(str(value["container_id"]), networks, tuple(map(str, value["servers"])), bool(value["forwards"]))
+            return cls(
+                str(value["container_id"]),
+                networks,
+                tuple(map(str, value["servers"])),
+                bool(value["own_loopback"]),
+                bool(value["forwards"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise EntryError(f"no entry of the name service: {error!r}") from error
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 from dockerd_py.nat.dns import message
 from dockerd_py.nat.dns.directory import Directory
-from dockerd_py.nat.dns.forward import Forwarder, Upstream, servers_of
+from dockerd_py.nat.dns.forward import Forwarder, Inside, Upstream, servers_of
 from dockerd_py.nat.dns.loop import READ, WRITE, Loop
 from dockerd_py.nat.dns.message import Query, Refusal
 from dockerd_py.nat.dns.model import NameEntry
-from dockerd_py.nat.dns.sockets import Pair
+from dockerd_py.nat.dns.sockets import Sockets
 
 log = logging.getLogger(__name__)
 
@@ -28,25 +28,27 @@ PAUSE_SECONDS = 1.0  # without file descriptors
 
 
 class Server:
-    def __init__(self, loop: Loop, directory: Directory, forwarder: Forwarder, entry: NameEntry, pair: Pair) -> None:
+    def __init__(self, loop: Loop, directory: Directory, forwarder: Forwarder, entry: NameEntry, own: Sockets) -> None:
         self.entry = entry
         self._loop = loop
         self._directory = directory
-        self._upstream = Upstream(forwarder, servers_of(entry.servers))
-        self._pair = pair
-        self.ports = pair.ports
+        self._own_sockets = own
+        self.ports = own.ports
+        self._inside = Inside(loop, own.out)
+        self._upstream = Upstream(forwarder, servers_of(entry), self._inside)
         self._clients: set[_Client] = set()
         self._closed = False
-        for sock in pair:
+        for sock in own:
             sock.setblocking(False)
-        loop.watch(pair.udp.fileno(), READ, self._packets)
-        loop.watch(pair.tcp.fileno(), READ, self._connections)
+        loop.watch(own.udp.fileno(), READ, self._packets)
+        loop.watch(own.tcp.fileno(), READ, self._connections)
 
     def change(self, entry: NameEntry) -> None:
         """The directory has it already."""
-        if entry.servers != self.entry.servers:
+        servers = servers_of(entry)
+        if servers != self._upstream.servers:
             old = self._upstream
-            self._upstream = Upstream(old.forwarder, servers_of(entry.servers))
+            self._upstream = Upstream(old.forwarder, servers, self._inside)
             old.close()
         self.entry = entry
 
@@ -56,9 +58,10 @@ class Server:
         self._upstream.close()
         for client in list(self._clients):
             client.close()
-        for sock in self._pair:
+        self._inside.close()
+        for sock in self._own_sockets:
             self._loop.unwatch(sock.fileno())
-        self._pair.close()
+        self._own_sockets.close()
 
     def answer(self, data: bytes, reply: Callable[[bytes], None], *, tcp: bool) -> None:
         """Call ``reply`` once, now or later, with what is to be sent; or never, for what is no question at all."""
@@ -100,7 +103,7 @@ class Server:
     def _packets(self, _events: int) -> None:
         for _ in range(PACKETS_A_ROUND):
             try:
-                data, sender = self._pair.udp.recvfrom(message.MAX_QUERY + 1)
+                data, sender = self._own_sockets.udp.recvfrom(message.MAX_QUERY + 1)
             except OSError:  # none left, or the network's word about an answer of ours that nobody took
                 return
             self.answer(data, lambda text, sender=sender: self._send(text, sender), tcp=False)  # type: ignore[misc]
@@ -108,19 +111,19 @@ class Server:
     def _send(self, text: bytes, sender: tuple[str, int]) -> None:
         # a full buffer, an asker that is gone: the answer is lost as any packet may be
         with contextlib.suppress(OSError):
-            self._pair.udp.sendto(text, sender)
+            self._own_sockets.udp.sendto(text, sender)
 
     def _connections(self, _events: int) -> None:
         if len(self._clients) >= MAX_CLIENTS:
-            self._loop.unwatch(self._pair.tcp.fileno())  # the next ones wait in the backlog
+            self._loop.unwatch(self._own_sockets.tcp.fileno())  # the next ones wait in the backlog
             return
         try:
-            sock, _ = self._pair.tcp.accept()
+            sock, _ = self._own_sockets.tcp.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:
             log.warning("no connection to %s is taken: %s", self.entry.container_id[:12], error)
-            self._loop.unwatch(self._pair.tcp.fileno())
+            self._loop.unwatch(self._own_sockets.tcp.fileno())
             self._loop.later(PAUSE_SECONDS, self._listen)
             return
         self._clients.add(_Client(self._loop, self, sock))
@@ -131,7 +134,7 @@ class Server:
 
     def _listen(self) -> None:
         if not self._closed:
-            self._loop.watch(self._pair.tcp.fileno(), READ, self._connections)
+            self._loop.watch(self._own_sockets.tcp.fileno(), READ, self._connections)
 
 
 class _Client:

@@ -5,7 +5,7 @@ Messages (`wire`), with the version in the first one, "hello"; each has a number
 
 =======  ========================================  =========================================
 hello    version                                   code (`stamp`)
-put      entry; two sockets, and a pidfd if there  in place of what there was
+put      entry; `Sockets`, and a pidfd if there    in place of what there was
          is one
 change   entry                                     known: whether there was one; idempotent
 started  id; a pidfd                               no reply
@@ -34,7 +34,7 @@ from dockerd_py.nat.dns.forward import Forwarder
 from dockerd_py.nat.dns.loop import READ, Loop
 from dockerd_py.nat.dns.model import EntryError, NameEntry, digest
 from dockerd_py.nat.dns.server import Server
-from dockerd_py.nat.dns.sockets import Pair
+from dockerd_py.nat.dns.sockets import Sockets
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +79,14 @@ class Service:
                 continue
             self.attend(container_id, pidfd)
 
-    def put(self, entry: NameEntry, pair: Pair, owner: Connection | None) -> None:
+    def put(self, entry: NameEntry, found: Sockets, owner: Connection | None) -> None:
         """Raises ValueError; the sockets are closed then."""
         self.forget(entry.container_id)
         try:
             self._directory.put(entry)
-            server = Server(self.loop, self._directory, self._forwarder, entry, pair)
+            server = Server(self.loop, self._directory, self._forwarder, entry, found)
         except BaseException:
-            pair.close()
+            found.close()
             raise
         self.containers[entry.container_id] = Container(server, owner)
 
@@ -182,11 +182,9 @@ class Connection:
                 return {"code": stamp.CODE}
             case "put":
                 entry = NameEntry.from_json(text["entry"])
-                udp, tcp, *more = fds
-                pair = Pair(socket.socket(fileno=udp), socket.socket(fileno=tcp))
-                fds[:] = more
-                service.put(entry, pair, self)
-                if more:
+                udp, tcp, out = (socket.socket(fileno=fd) for fd in (fds.pop(0), fds.pop(0), fds.pop(0)))
+                service.put(entry, Sockets(udp, tcp, out), self)
+                if fds:
                     service.attend(entry.container_id, fds.pop(0))
                 return {}
             case "change":

@@ -24,29 +24,30 @@ _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Pair(NamedTuple):
-    """Where one container's questions come in."""
+class Sockets(NamedTuple):
+    """What the service has in one container's namespace."""
 
-    udp: socket.socket
+    udp: socket.socket  # where questions come in
     tcp: socket.socket  # listening
+    out: socket.socket  # UDP, for servers at the container's own loopback
 
     @property
     def ports(self) -> tuple[int, int]:
         return self.udp.getsockname()[1], self.tcp.getsockname()[1]
 
     def close(self) -> None:
-        self.udp.close()
-        self.tcp.close()
+        for sock in self:
+            sock.close()
 
 
 NEW = (0, 0)
 """Ports of the kernel's choice."""
 
 
-def open_in(namespace: int, ports: tuple[int, int] = NEW) -> Pair:
+def open_in(namespace: int, ports: tuple[int, int] = NEW) -> Sockets:
     """The sockets behind 127.0.0.11:53 of the network namespace ``namespace`` (a descriptor).
 
-    ``ports`` are those of an earlier pair there, which is closed by now: if they are free, all is as it was, and it
+    ``ports`` are those of earlier ones there, which are closed by now: if the ports are free, all is as it was, and it
     takes a hundredth of the time.
 
     On a kernel without nf_tables they are bound there, and a name server in the container has to leave that address
@@ -57,21 +58,21 @@ def open_in(namespace: int, ports: tuple[int, int] = NEW) -> Pair:
             with contextlib.suppress(OSError):
                 return _bind(ports)
         try:
-            pair = _bind(NEW)
+            found = _bind(NEW)
         except OSError as error:
             raise _where(error) from error
         try:
-            redirect.install(*pair.ports)
+            redirect.install(*found.ports)
         except OSError as error:
-            pair.close()
+            found.close()
             if error.errno not in redirect.NO_NF_TABLES:
                 raise
             log.info("no nf_tables here (%s): the name service takes port 53 of the container's 127.0.0.11", error)
             try:
-                pair = _bind((redirect.PORT, redirect.PORT))
+                found = _bind((redirect.PORT, redirect.PORT))
             except OSError as second:
                 raise _where(second) from second
-        return pair
+        return found
 
 
 @contextlib.contextmanager
@@ -93,25 +94,19 @@ def inside(namespace: int) -> Iterator[None]:
         os.close(home)
 
 
-def _bind(ports: tuple[int, int]) -> Pair:
+def _bind(ports: tuple[int, int]) -> Sockets:
     flags = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | flags)
-    try:
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | flags)
-    except OSError:
-        udp.close()
-        raise
-    pair = Pair(udp, tcp)
-    try:
+    with contextlib.ExitStack() as failed:
+        kinds = (socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_DGRAM)
+        found = Sockets(*(failed.enter_context(socket.socket(socket.AF_INET, kind | flags)) for kind in kinds))
         # connections of a service that was restarted may still wait for their last packets
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        udp.bind((redirect.ADDRESS, ports[0]))
-        tcp.bind((redirect.ADDRESS, ports[1]))
-        tcp.listen(BACKLOG)
-    except OSError:
-        pair.close()
-        raise
-    return pair
+        found.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.udp.bind((redirect.ADDRESS, ports[0]))
+        found.tcp.bind((redirect.ADDRESS, ports[1]))
+        found.tcp.listen(BACKLOG)
+        found.out.bind(("127.0.0.1", 0))
+        failed.pop_all()
+    return found
 
 
 def _where(error: OSError) -> OSError:
