@@ -331,6 +331,30 @@ def test_a_policy_that_is_set_later_does_not_cut_containers_off(own: Stage) -> N
     assert ask(own.one, "tcp", "172.30.0.3", 80).startswith("two")
 
 
+def test_a_policy_in_the_other_kind_of_tables_does_not_cut_containers_off(own: Stage) -> None:
+    other = TOOLS["iptables" if own.backend == "nftables" else "nftables"]
+    for six in ("", "6"):
+        own.host.run(other.replace("ip", f"ip{six}", 1), "-P", "FORWARD", "DROP")
+    before = own.host.run(other, "-S")
+    own.apply(ports=(port(8080, "172.30.0.2"), port(8080, "fd30::2")))
+    assert ask(own.one, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+    assert ask(own.outside, "tcp", Ground.HOST, 8080).startswith("one")
+    assert ask(own.outside, "tcp", Ground.HOST6, 8080).startswith("one")
+    own.apply(BR1)
+    assert ask(own.three, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+    own.host.do(own.firewall.clear())
+    assert own.host.run(other, "-S") == before
+
+
+def test_tables_that_nobody_uses_are_not_made(own: Stage) -> None:
+    own.apply()
+    if own.backend == "nftables":
+        with own.host.entered(), open("/proc/thread-self/net/ip_tables_names") as names:
+            assert names.read() == ""
+    else:
+        assert own.host.run("nft", "list", "ruleset") == ""
+
+
 def test_rules_of_others_stay_as_they_are(own: Stage) -> None:
     own.tool("-A", "FORWARD", "-s", "203.0.113.7", "-m", "conntrack", "--ctstate", "NEW", "-j", "DROP")
     own.tool("-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "99", "-j", "REDIRECT", "--to-ports", "98")

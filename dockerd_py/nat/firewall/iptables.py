@@ -94,6 +94,15 @@ class IptablesBackend:
             self._write(family, "filter", self._forget_passage)
             self._write(family, "mangle", self._forget_judge)
 
+    def let_through(self, plans: Plans) -> None:
+        """For rules that are elsewhere: of ours there is the passage alone."""
+        for plan in plans:
+            self._write(plan.family, "filter", self._let_through, plan)
+
+    def stop_letting_through(self) -> None:
+        for family in (4, 6):
+            self._write(family, "filter", self._forget_passage)
+
     def close(self) -> None:
         """Nothing is held between changes."""
 
