@@ -53,7 +53,7 @@ lint: $(VENV)/.tools
 	$(VENV)/bin/mypy tests/host/testhost
 
 test-unit: $(VENV)/.tools
-	@contrib/apt-satisfy btrfs-progs e2fsprogs libarchive-tools
+	@contrib/apt-satisfy btrfs-progs e2fsprogs iproute2 iptables libarchive-tools nftables util-linux
 	$(VENV)/bin/pytest $(T)
 
 deb:
