@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -260,6 +261,7 @@ def test_an_internal_network_is_alone_with_the_hosts_address_on_it(stage: Stage)
                 (stage.one, "tcp", mine + "2", 80),
                 (stage.outside, "tcp", mine + "2", 80),
             )
+    assert ask(stage.four, "tcp", "172.31.0.1", 8080).startswith("three")
     assert not reached(
         (stage.outside, "tcp", Ground.HOST, 8080),
         (stage.one, "tcp", Ground.HOST, 8080),
@@ -344,6 +346,21 @@ def test_a_policy_in_the_other_kind_of_tables_does_not_cut_containers_off(own: S
     assert ask(own.three, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
     own.host.do(own.firewall.clear())
     assert own.host.run(other, "-S") == before
+
+
+def test_a_forward_chain_that_somebody_has_made_by_hand_will_do() -> None:
+    with Ground() as ground:
+        ground.host.run(
+            "nft",
+            "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 10; policy drop; }",
+        )
+        ground.bridge("br0", "172.30.0.1/24")
+        one = ground.container("one", "br0", "172.30.0.2/24")
+        firewall = ground.host.do(open_firewall("nftables", "", enabled=True))
+        ground.host.do(firewall.apply(Rules((BR0,))))
+        with Echo(ground.outside, "tcp", 80):
+            assert ask(one, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+        ground.host.do(firewall.close())
 
 
 def test_tables_that_nobody_uses_are_not_made(own: Stage) -> None:
@@ -587,6 +604,24 @@ def test_a_backend_that_does_not_exist_is_refused_by_name() -> None:
         ground.host.do(open_firewall("ipfw", "", enabled=True))
 
 
+def test_without_the_right_to_it_the_error_says_so() -> None:
+    program = (
+        "import asyncio\n"
+        "from dockerd_py.errors import NetworkFailed\n"
+        "from dockerd_py.nat.firewall import open_firewall\n"
+        "try:\n"
+        "    asyncio.run(open_firewall('auto', '', enabled=True))\n"
+        "except NetworkFailed as error:\n"
+        "    print(error)\n"
+    )
+    with Ground() as ground:
+        said = ground.host.run("setpriv", "--bounding-set=-net_admin", sys.executable, "-c", program)
+    assert "nftables" in said
+    assert "iptables" in said
+    assert "Operation not permitted" in said
+    assert "--iptables=false" in said
+
+
 def test_only_the_chosen_backends_library_is_imported() -> None:
     with Ground() as ground:
         for backend, other in (("nftables", "iptc"), ("iptables", "nftables")):
@@ -597,5 +632,5 @@ def test_only_the_chosen_backends_library_is_imported() -> None:
                 f"sys.exit({other!r} in sys.modules)"
             )
             with ground.host.entered():
-                done = subprocess.run([__import__("sys").executable, "-c", program], check=False, timeout=60)
+                done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
             assert done.returncode == 0

@@ -112,15 +112,17 @@ class NftablesBackend:
         del self._nft
 
     def _passage(self, plan: Plan) -> list[str]:
-        at = f"{nfttext.family_of(plan)} filter"
-        text = [
-            f"add table {at}",
-            # Without a policy: that is the host's to say.
-            f"add chain {at} FORWARD {{ type filter hook forward priority 0; }}",
-        ]
+        family = nfttext.family_of(plan)
+        text: list[str] = []
+        if family not in self._filters():
+            # As iptables-nft makes them; the policy is for somebody else to set.
+            text += (
+                f"add table {family} filter",
+                f"add chain {family} filter FORWARD {{ type filter hook forward priority 0; }}",
+            )
         text += nfttext.passage(self._chain, plan)
-        text += self._unlink(nfttext.family_of(plan))
-        text.append(f"insert rule {at} FORWARD counter jump {self._chain}")
+        text += self._unlink(family)
+        text.append(f"insert rule {family} filter FORWARD counter jump {self._chain}")
         return text
 
     def _no_passage(self) -> list[str]:
