@@ -129,6 +129,16 @@ def port(host_port: int, address: str, *, host_ip: str = "", protocol: str = "tc
     return Mapping(protocol, host_ip or ("::" if ":" in address else "0.0.0.0"), host_port, bridge, address, 80)
 
 
+@pytest.mark.parametrize("the_stage", ["nftables-plain"], indirect=True)
+def test_without_rules_every_way_is_open_that_they_close(stage: Stage) -> None:
+    """What is not reached further down is so because of the rules."""
+    assert ask(stage.outside, "tcp", "172.30.0.2", 80) == "one 192.0.2.2"
+    assert ask(stage.outside, "udp", "fd30::2", 80) == "one 2001:db8::2"
+    assert ask(stage.one, "tcp", "172.31.0.2", 80) == "three 172.30.0.2"
+    assert ask(stage.one, "udp", "fd31::2", 80) == "three fd30::2"
+    assert ask(stage.one, "tcp", Ground.FAR, 80) == "outside 172.30.0.2"
+
+
 # --- what leaves ---
 
 
@@ -365,11 +375,23 @@ def test_a_forward_chain_that_somebody_has_made_by_hand_will_do() -> None:
 
 def test_tables_that_nobody_uses_are_not_made(own: Stage) -> None:
     own.apply()
-    if own.backend == "nftables":
-        with own.host.entered(), open("/proc/thread-self/net/ip_tables_names") as names:
-            assert names.read() == ""
-    else:
+    own.host.do(own.firewall.clear())
+    if own.backend == "iptables":
         assert own.host.run("nft", "list", "ruleset") == ""
+    else:
+        assert legacy_tables(own.host) == ""
+
+
+@pytest.mark.parametrize("own", ["iptables"], indirect=True)
+def test_a_network_without_ipv6_makes_no_legacy_nat_table_for_it(own: Stage) -> None:
+    own.apply(BridgeRules("br0", ("172.30.0.0/24",)), ports=(port(8080, "172.30.0.2"),))
+    own.host.do(own.firewall.clear())
+    assert "nat" not in legacy_tables(own.host, "6")
+
+
+def legacy_tables(host: Space, family: str = "") -> str:
+    with host.entered(), open(f"/proc/thread-self/net/ip{family}_tables_names") as names:
+        return names.read()
 
 
 def test_rules_of_others_stay_as_they_are(own: Stage) -> None:
@@ -616,9 +638,8 @@ def test_without_the_right_to_it_the_error_says_so() -> None:
     )
     with Ground() as ground:
         said = ground.host.run("setpriv", "--bounding-set=-net_admin", sys.executable, "-c", program)
-    assert "nftables" in said
-    assert "iptables" in said
-    assert "Operation not permitted" in said
+    assert "nftables does not work" in said
+    assert "iptables does not work: Operation not permitted" in said
     assert "--iptables=false" in said
 
 

@@ -51,9 +51,11 @@ class OtherTables:
 
 
 def legacy_filter_in_use() -> bool:
-    """Whether the kernel has a legacy filter table; asking does not make one."""
-    for names in ("ip_tables_names", "ip6_tables_names"):
-        with suppress(OSError), open(f"/proc/thread-self/net/{names}") as listed:
-            if "filter" in listed.read().split():
-                return True
-    return False
+    return any("filter" in tables_in_use(family) for family in (4, 6))
+
+
+def tables_in_use(family: int) -> tuple[str, ...]:
+    """The legacy tables that the kernel has made; asking makes none."""
+    with suppress(OSError), open(f"/proc/thread-self/net/ip{'6' * (family == 6)}_tables_names") as listed:
+        return tuple(listed.read().split())
+    return ()
