@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -126,6 +127,16 @@ def own(request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 def port(host_port: int, address: str, *, host_ip: str = "", protocol: str = "tcp", bridge: str = "br0") -> Mapping:
     return Mapping(protocol, host_ip or ("::" if ":" in address else "0.0.0.0"), host_port, bridge, address, 80)
+
+
+@pytest.mark.parametrize("the_stage", ["nftables-plain"], indirect=True)
+def test_without_rules_every_way_is_open_that_they_close(stage: Stage) -> None:
+    """What is not reached further down is so because of the rules."""
+    assert ask(stage.outside, "tcp", "172.30.0.2", 80) == "one 192.0.2.2"
+    assert ask(stage.outside, "udp", "fd30::2", 80) == "one 2001:db8::2"
+    assert ask(stage.one, "tcp", "172.31.0.2", 80) == "three 172.30.0.2"
+    assert ask(stage.one, "udp", "fd31::2", 80) == "three fd30::2"
+    assert ask(stage.one, "tcp", Ground.FAR, 80) == "outside 172.30.0.2"
 
 
 # --- what leaves ---
@@ -260,6 +271,7 @@ def test_an_internal_network_is_alone_with_the_hosts_address_on_it(stage: Stage)
                 (stage.one, "tcp", mine + "2", 80),
                 (stage.outside, "tcp", mine + "2", 80),
             )
+    assert ask(stage.four, "tcp", "172.31.0.1", 8080).startswith("three")
     assert not reached(
         (stage.outside, "tcp", Ground.HOST, 8080),
         (stage.one, "tcp", Ground.HOST, 8080),
@@ -329,6 +341,57 @@ def test_a_policy_that_is_set_later_does_not_cut_containers_off(own: Stage) -> N
     assert ask(own.one, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
     assert ask(own.outside, "tcp", Ground.HOST, 8080).startswith("one")
     assert ask(own.one, "tcp", "172.30.0.3", 80).startswith("two")
+
+
+def test_a_policy_in_the_other_kind_of_tables_does_not_cut_containers_off(own: Stage) -> None:
+    other = TOOLS["iptables" if own.backend == "nftables" else "nftables"]
+    for six in ("", "6"):
+        own.host.run(other.replace("ip", f"ip{six}", 1), "-P", "FORWARD", "DROP")
+    before = own.host.run(other, "-S")
+    own.apply(ports=(port(8080, "172.30.0.2"), port(8080, "fd30::2")))
+    assert ask(own.one, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+    assert ask(own.outside, "tcp", Ground.HOST, 8080).startswith("one")
+    assert ask(own.outside, "tcp", Ground.HOST6, 8080).startswith("one")
+    own.apply(BR1)
+    assert ask(own.three, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+    own.host.do(own.firewall.clear())
+    assert own.host.run(other, "-S") == before
+
+
+def test_a_forward_chain_that_somebody_has_made_by_hand_will_do() -> None:
+    with Ground() as ground:
+        ground.host.run(
+            "nft",
+            "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 10; policy drop; }",
+        )
+        ground.bridge("br0", "172.30.0.1/24")
+        one = ground.container("one", "br0", "172.30.0.2/24")
+        firewall = ground.host.do(open_firewall("nftables", "", enabled=True))
+        ground.host.do(firewall.apply(Rules((BR0,))))
+        with Echo(ground.outside, "tcp", 80):
+            assert ask(one, "tcp", Ground.FAR, 80) == "outside 192.0.2.1"
+        ground.host.do(firewall.close())
+
+
+def test_tables_that_nobody_uses_are_not_made(own: Stage) -> None:
+    own.apply()
+    own.host.do(own.firewall.clear())
+    if own.backend == "iptables":
+        assert own.host.run("nft", "list", "ruleset") == ""
+    else:
+        assert legacy_tables(own.host) == ""
+
+
+@pytest.mark.parametrize("own", ["iptables"], indirect=True)
+def test_a_network_without_ipv6_makes_no_legacy_nat_table_for_it(own: Stage) -> None:
+    own.apply(BridgeRules("br0", ("172.30.0.0/24",)), ports=(port(8080, "172.30.0.2"),))
+    own.host.do(own.firewall.clear())
+    assert "nat" not in legacy_tables(own.host, "6")
+
+
+def legacy_tables(host: Space, family: str = "") -> str:
+    with host.entered(), open(f"/proc/thread-self/net/ip{family}_tables_names") as names:
+        return names.read()
 
 
 def test_rules_of_others_stay_as_they_are(own: Stage) -> None:
@@ -563,6 +626,23 @@ def test_a_backend_that_does_not_exist_is_refused_by_name() -> None:
         ground.host.do(open_firewall("ipfw", "", enabled=True))
 
 
+def test_without_the_right_to_it_the_error_says_so() -> None:
+    program = (
+        "import asyncio\n"
+        "from dockerd_py.errors import NetworkFailed\n"
+        "from dockerd_py.nat.firewall import open_firewall\n"
+        "try:\n"
+        "    asyncio.run(open_firewall('auto', '', enabled=True))\n"
+        "except NetworkFailed as error:\n"
+        "    print(error)\n"
+    )
+    with Ground() as ground:
+        said = ground.host.run("setpriv", "--bounding-set=-net_admin", sys.executable, "-c", program)
+    assert "nftables does not work" in said
+    assert "iptables does not work: Operation not permitted" in said
+    assert "--iptables=false" in said
+
+
 def test_only_the_chosen_backends_library_is_imported() -> None:
     with Ground() as ground:
         for backend, other in (("nftables", "iptc"), ("iptables", "nftables")):
@@ -573,5 +653,5 @@ def test_only_the_chosen_backends_library_is_imported() -> None:
                 f"sys.exit({other!r} in sys.modules)"
             )
             with ground.host.entered():
-                done = subprocess.run([__import__("sys").executable, "-c", program], check=False, timeout=60)
+                done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
             assert done.returncode == 0

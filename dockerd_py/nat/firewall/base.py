@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from dockerd_py.errors import PydockerdError
 from dockerd_py.nat.firewall import bridgefilter
+from dockerd_py.nat.firewall.beside import OtherTables
 from dockerd_py.nat.firewall.firewalld import Firewalld
 from dockerd_py.nat.firewall.rules import Planner, Plans
 from dockerd_py.nat.model import Rules
@@ -83,9 +84,12 @@ class KernelFirewall:
     the ones before wanted. If that fails, they are done one by one, so that only those fail that cannot be.
     """
 
-    def __init__(self, backend: Backend, families: tuple[int, ...], worker: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, backend: Backend, others: OtherTables, families: tuple[int, ...], worker: ThreadPoolExecutor
+    ) -> None:
         self.name = backend.name
         self._backend = backend
+        self._others = others
         self._planner = Planner(families)
         self._worker = worker
         self._lock = asyncio.Lock()
@@ -152,6 +156,8 @@ class KernelFirewall:
         if self._known and self._applied is not None:
             try:
                 self._backend.change(self._applied, wanted)
+                if wanted[0].bridges != self._applied[0].bridges:
+                    self._others.let_through(wanted)
             except PydockerdError as error:
                 # Ours may have been flushed meanwhile; if not, this fails again, and for its own reason.
                 log.info("firewall: %s; all rules are written anew", error)
@@ -160,6 +166,7 @@ class KernelFirewall:
         self._known = False
         try:
             self._backend.replace(wanted)
+            self._others.let_through(wanted)
         except PydockerdError:
             if self._applied is not None:
                 self._backend.replace(self._applied)
@@ -180,11 +187,16 @@ class KernelFirewall:
         self._known = False
         bridgefilter.turn_on(applied)
         self._backend.replace(applied)
+        self._others.let_through(applied)
         self._known = True
+
+    def _remove_all(self) -> None:
+        self._others.clear()
+        self._backend.clear()
 
     async def clear(self) -> None:
         async with self._lock:
-            await self._in_thread(self._backend.clear)
+            await self._in_thread(self._remove_all)
             self._applied, self._known = None, False
         await self._tell_firewalld()
 

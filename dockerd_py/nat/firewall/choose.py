@@ -10,9 +10,15 @@ import shutil
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from dockerd_py.errors import NetworkFailed
 from dockerd_py.nat.firewall.base import Backend, Firewall, KernelFirewall, NoFirewall
+from dockerd_py.nat.firewall.beside import OtherTables, legacy_filter_in_use
+
+if TYPE_CHECKING:
+    from dockerd_py.nat.firewall.iptables import IptablesBackend
+    from dockerd_py.nat.firewall.nftables import NftablesBackend
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +52,7 @@ async def open_firewall(backend: str, instance: str, *, enabled: bool) -> Firewa
         worker.shutdown(wait=False)
         raise
     log.info("firewall: %s", chosen.name)
-    firewall = KernelFirewall(chosen, _families(), worker)
+    firewall = KernelFirewall(chosen, _others(chosen.name, instance), _families(), worker)
     await firewall.live_beside_firewalld()
     return firewall
 
@@ -85,19 +91,25 @@ def _open(backend: str, instance: str) -> Backend:
     raise NetworkFailed("; ".join(failures) + " (--iptables=false does without a firewall)")
 
 
-def _make(name: str, instance: str) -> Backend:
+def _make(name: str, instance: str) -> NftablesBackend | IptablesBackend:
     try:
         if name == NFTABLES:
-            from dockerd_py.nat.firewall.nftables import NftablesBackend  # noqa: PLC0415
+            from dockerd_py.nat.firewall import nftables  # noqa: PLC0415 - only one of the two need be installed
 
-            return NftablesBackend(instance)
+            return nftables.NftablesBackend(instance)
         if name == IPTABLES:
-            from dockerd_py.nat.firewall.iptables import IptablesBackend  # noqa: PLC0415
+            from dockerd_py.nat.firewall import iptables  # noqa: PLC0415
 
-            return IptablesBackend(instance)
+            return iptables.IptablesBackend(instance)
     except ImportError as error:
         raise NetworkFailed(f"{name} cannot be used: {error} (package python3-{name})") from None
     raise NetworkFailed(f"{name!r} is no firewall: {AUTO}, {IPTABLES} and {NFTABLES} are")
+
+
+def _others(chosen: str, instance: str) -> OtherTables:
+    if chosen == NFTABLES:
+        return OtherTables(legacy_filter_in_use, lambda: _make(IPTABLES, instance))
+    return OtherTables(has_nf_tables, lambda: _make(NFTABLES, instance))
 
 
 def _families() -> tuple[int, ...]:

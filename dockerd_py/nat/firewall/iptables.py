@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import Any
 
 from dockerd_py.errors import NetworkFailed
+from dockerd_py.nat.firewall.beside import tables_in_use
 from dockerd_py.nat.firewall.loading import load_iptc
 from dockerd_py.nat.firewall.rules import (
     DROP,
@@ -70,7 +71,7 @@ class IptablesBackend:
             if plan.ports or plan.leaving:
                 self._write(plan.family, "nat", self._redirect, plan)
             else:
-                self._write(plan.family, "nat", self._forget_nat)
+                self._forget(plan.family, "nat", self._forget_nat)
 
     def change(self, old: Plans, new: Plans) -> None:
         for before, after in zip(old, new, strict=True):
@@ -83,16 +84,25 @@ class IptablesBackend:
                 if after.ports or after.leaving:
                     self._write(family, "nat", self._redirect, after)
                 else:
-                    self._write(family, "nat", self._forget_nat)
+                    self._forget(family, "nat", self._forget_nat)
             elif before.ports != after.ports:
                 gone, come = before.ports - after.ports, after.ports - before.ports
                 self._write(family, "nat", self._change_ports, gone, come)
 
     def clear(self) -> None:
         for family in (4, 6):
-            self._write(family, "nat", self._forget_nat)
-            self._write(family, "filter", self._forget_passage)
-            self._write(family, "mangle", self._forget_judge)
+            self._forget(family, "nat", self._forget_nat)
+            self._forget(family, "filter", self._forget_passage)
+            self._forget(family, "mangle", self._forget_judge)
+
+    def let_through(self, plans: Plans) -> None:
+        """For rules that are elsewhere: of ours there is the passage alone."""
+        for plan in plans:
+            self._write(plan.family, "filter", self._let_through, plan)
+
+    def stop_letting_through(self) -> None:
+        for family in (4, 6):
+            self._forget(family, "filter", self._forget_passage)
 
     def close(self) -> None:
         """Nothing is held between changes."""
@@ -173,6 +183,11 @@ class IptablesBackend:
         else:
             yield entry
 
+    def _forget(self, family: int, name: str, change: Callable[..., None]) -> None:
+        """A table that is not in use has nothing of ours, and is not loaded for it."""
+        if name in tables_in_use(family):
+            self._write(family, name, change)
+
     def _write(self, family: int, name: str, change: Callable[..., None], *wanted: Any) -> None:
         for _ in range(_ATTEMPTS):
             with _xtables_lock(), _Table(self._iptc, family, name) as table:
@@ -200,8 +215,11 @@ class _Table:
             self._table = (iptc.Table if family == 4 else iptc.Table6)(name, autocommit=False)
             self._table.refresh()
         except iptc.IPTCError as error:
-            module = f"{'ip' if family == 4 else 'ip6'}table_{name}"
-            raise NetworkFailed(f"iptables: the kernel's module {module} is missing ({error})") from None
+            program = "iptables" if family == 4 else "ip6tables"
+            if os.strerror(errno.EACCES) in str(error) or os.strerror(errno.EPERM) in str(error):
+                raise NetworkFailed(f"{program} does not work: {os.strerror(errno.EPERM)}") from None
+            module = f"{program[:-1]}_{name}"
+            raise NetworkFailed(f"{program}: the kernel's module {module} is missing ({error})") from None
 
     def __enter__(self) -> _Table:
         return self

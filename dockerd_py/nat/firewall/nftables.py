@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import nftables
@@ -30,6 +31,7 @@ _INGREDIENTS = (
     ("nft_masq", _NAT, "masquerade"),
     ("nft_nat", "type nat hook output priority -100", "dnat to {address}"),
 )
+_FAMILIES = ("ip", "ip6")
 _ADDRESS = {4: "192.0.2.1", 6: "2001:db8::1"}
 
 
@@ -51,21 +53,23 @@ class NftablesBackend:
             raise NetworkFailed(f"nftables does not work: {error}")
 
     def replace(self, plans: Plans) -> None:
-        for attempt in range(_ATTEMPTS):
-            text: list[str] = []
+        def text() -> list[str]:
+            lines: list[str] = []
             for plan in plans:
                 at = f"{nfttext.family_of(plan)} {self._table}"
-                text += (f"add table {at}", f"delete table {at}")
-                text += nfttext.declare(self._table, plan)
-                text += nfttext.fill(self._table, plan)
-                text += nfttext.elements("add", self._table, plan.family, plan.ports, plan.links)
-                text += self._passage(plan)
-            error = self._try("\n".join(text))[1]
-            if not error:
-                return
-            if attempt == _ATTEMPTS - 1 or "No such file or directory" not in error:
-                break
-        raise NetworkFailed(f"nftables refused the rules: {self._missing(plans) or error}")
+                lines += (f"add table {at}", f"delete table {at}")
+                lines += nfttext.declare(self._table, plan)
+                lines += nfttext.fill(self._table, plan)
+                lines += nfttext.elements("add", self._table, plan.family, plan.ports, plan.links)
+                lines += self._passage(plan)
+            return lines
+
+        try:
+            self._repeat(text)
+        except NetworkFailed as error:
+            if missing := self._missing(plans):
+                raise NetworkFailed(f"nftables: {missing}") from None
+            raise error from None
 
     def change(self, old: Plans, new: Plans) -> None:
         text: list[str] = []
@@ -81,36 +85,68 @@ class NftablesBackend:
             raise NetworkFailed(f"nftables refused the change: {error}")
 
     def clear(self) -> None:
-        for attempt in range(_ATTEMPTS):
-            text: list[str] = []
-            for table in self._objects("list tables", "table"):
-                at = f"{table['family']} {table['name']}"
-                if table["family"] in ("ip", "ip6") and table["name"] == self._table:
-                    text.append(f"delete table {at}")
-                if at in ("ip filter", "ip6 filter"):
-                    text += self._unlink(table["family"])
-                    if self._objects(f"list chain {at} {self._chain}", "chain"):
-                        text += (f"flush chain {at} {self._chain}", f"delete chain {at} {self._chain}")
-            error = self._try("\n".join(text))[1] if text else ""
-            if not error:
-                return
-            if attempt == _ATTEMPTS - 1:
-                raise NetworkFailed(f"nftables refused to remove our rules: {error}")
+        def text() -> list[str]:
+            tables = self._objects("list tables", "table")
+            return [
+                *(
+                    f"delete table {table['family']} {table['name']}"
+                    for table in tables
+                    if table["family"] in _FAMILIES and table["name"] == self._table
+                ),
+                *self._no_passage(),
+            ]
+
+        self._repeat(text)
+
+    def let_through(self, plans: Plans) -> None:
+        """For rules that are elsewhere: of ours there is the passage alone, and only through tables that there are."""
+        there = self._filters()
+        self._repeat(
+            lambda: [line for plan in plans if nfttext.family_of(plan) in there for line in self._passage(plan)]
+        )
+
+    def stop_letting_through(self) -> None:
+        self._repeat(self._no_passage)
 
     def close(self) -> None:
         del self._nft
 
     def _passage(self, plan: Plan) -> list[str]:
-        at = f"{nfttext.family_of(plan)} filter"
-        text = [
-            f"add table {at}",
-            # Without a policy: that is the host's to say.
-            f"add chain {at} FORWARD {{ type filter hook forward priority 0; }}",
-        ]
+        family = nfttext.family_of(plan)
+        text: list[str] = []
+        if family not in self._filters():
+            # As iptables-nft makes them; the policy is for somebody else to set.
+            text += (
+                f"add table {family} filter",
+                f"add chain {family} filter FORWARD {{ type filter hook forward priority 0; }}",
+            )
         text += nfttext.passage(self._chain, plan)
-        text += self._unlink(nfttext.family_of(plan))
-        text.append(f"insert rule {at} FORWARD counter jump {self._chain}")
+        text += self._unlink(family)
+        text.append(f"insert rule {family} filter FORWARD counter jump {self._chain}")
         return text
+
+    def _no_passage(self) -> list[str]:
+        text = []
+        for family in _FAMILIES:
+            at = f"{family} filter {self._chain}"
+            text += self._unlink(family)
+            if self._objects(f"list chain {at}", "chain"):
+                text += (f"flush chain {at}", f"delete chain {at}")
+        return text
+
+    def _filters(self) -> set[str]:
+        """Families whose table "filter" has a FORWARD chain."""
+        return {family for family in _FAMILIES if self._objects(f"list chain {family} filter FORWARD", "chain")}
+
+    def _repeat(self, text: Callable[[], list[str]]) -> None:
+        """One transaction, worked out anew where somebody else has changed in between what it goes by."""
+        for attempt in range(_ATTEMPTS):
+            lines = text()
+            error = self._try("\n".join(lines))[1] if lines else ""
+            if not error:
+                return
+            if attempt == _ATTEMPTS - 1 or "No such file or directory" not in error:
+                raise NetworkFailed(f"nftables refused the rules: {error}")
 
     def _unlink(self, family: str) -> list[str]:
         """The jumps to our chain that the host's FORWARD chain has."""
