@@ -17,6 +17,9 @@ from dockerd_py.store.tasks import uninterrupted
 
 log = logging.getLogger(__name__)
 
+UNLINKING = "unlinking"
+"""The phase of a container's state while it loses a link."""
+
 
 class Linking:
     def __init__(
@@ -28,6 +31,12 @@ class Linking:
         self._lifecycle = lifecycle
         self._networking = networking
         lifecycle.on_other_address = self.follow
+
+    async def finish(self, source: Record) -> None:
+        """The end of what took a link away: its line goes from the hosts file.  Recovery's part, too."""
+        if source.state.running:
+            self._lifecycle.rewrite_hosts(source)
+        await self._lifecycle.save(source)
 
     async def unlink(self, ref: str) -> None:
         """Take away the link that is called "parent/alias", and nothing else.
@@ -72,13 +81,14 @@ class Linking:
                 raise NoSuchContainer(ref)
             before = source.host
             source.host = replace(before, links=tuple(link for link in before.links if link.alias != alias))
+            state = self._lifecycle.state_of(source, **({"phase": UNLINKING} if source.state.running else {}))
             try:
-                await self._store.containers.update_settings(source.id, making.settings_of(source))
+                await self._store.containers.update(source.id, making.settings_of(source), state)
             except BaseException:
                 source.host = before
                 raise
             self._containers.links.changed()
             if source.state.running:
-                self._lifecycle.rewrite_hosts(source)
+                await self.finish(source)
                 await self._networking.renamed(source)
                 await self._networking.refresh()

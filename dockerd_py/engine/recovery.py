@@ -21,6 +21,7 @@ from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.forkserver import SOCKET_NAME
 from dockerd_py.engine.lifecycle import Lifecycle, log_names
+from dockerd_py.engine.linking import UNLINKING, Linking
 from dockerd_py.engine.model import Status
 from dockerd_py.engine.networking import Networking
 from dockerd_py.engine.networks import Networks
@@ -55,6 +56,7 @@ class Recovery:
         networks: Networks,
         networking: Networking,
         connecting: Connecting,
+        linking: Linking,
     ) -> None:
         self._paths = paths
         self._store = store
@@ -67,6 +69,7 @@ class Recovery:
         self._networks = networks
         self._networking = networking
         self._connecting = connecting
+        self._linking = linking
 
     async def run(self) -> None:
         for directory in (self._paths.spool, self._paths.containers, self._paths.run, self._paths.runtime_root):
@@ -95,6 +98,8 @@ class Recovery:
                     await self._updates.finish(record)
                 elif phase == PLUGGING:
                     await self._connecting.finish(record)
+                elif phase == UNLINKING:
+                    await self._linking.finish(record)
             except (PydockerdError, OSError) as error:
                 log.error("%s: %s", record.id, error)
 

@@ -15,6 +15,7 @@ import execs
 import pytest
 import wire
 from cli_daemon import PROGRAM, REPOSITORY
+from clients import DOCKERS
 from daemons import until
 from net_house import NetDaemon, is_reached, tcp_answer, telling_who_asks, udp_answer
 from store_house import needs_root
@@ -283,6 +284,25 @@ def test_the_command_line_links_lists_and_unlinks(net_daemon: NetDaemon) -> None
         done = pydocker(net_daemon, "rm", "--link", "web")
         assert (done.returncode, "cannot remove the default name of the container" in done.stderr) == (1, True)
         assert run("ps", "-q", "--filter", "name=web")
+
+
+@pytest.mark.parametrize("docker", DOCKERS)
+def test_the_docker_command_line_links_lists_and_unlinks(net_daemon: NetDaemon, docker: list[str]) -> None:
+    def run(*argv: str, code: int = 0) -> str:
+        command = [*docker, "-H", f"unix://{net_daemon.socket}", *argv]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    with started(net_daemon, "db", "web"):
+        assert "could not get container for db" in run("run", "--link", "db", "busybox", "true", code=125)
+        run("run", "-d", "--name", "db", "--expose", "80", "busybox", *SLEEP)
+        run("run", "-d", "--name", "web", "--link", "db:x", "busybox", *SLEEP)
+        assert run("ps", "--no-trunc", "--filter", "name=db", "--format", "{{.Names}}") == "db,web/x\n"
+        assert f"X_PORT=tcp://{net_daemon.address('db')}:80\n" in run("exec", "web", "env")
+        assert run("inspect", "--format", "{{.Name}} {{.HostConfig.Links}}", "web") == "/web [/db:/web/x]\n"
+        assert run("rm", "--link", "web/x") == "web/x\n"
+        assert run("ps", "--no-trunc", "--filter", "name=db", "--format", "{{.Names}}") == "db\n"
 
 
 def test_containers_come_back_in_the_order_of_their_links(own_net_daemon: NetDaemon) -> None:

@@ -52,7 +52,7 @@ CONTAINER_FATES: dict[str, tuple[Fate, ...]] = {
     "connect": tuple((victims, False) for victims in ("daemon", "*", "monitor")),
     "restart": (("daemon", False), ("*", False)),  # a start that another one's death makes fail is not tried again
 }
-POINTS = {"start": 30, "exec": 18, "stop": 15, "restart": 6, "connect": 18, "publish": 30, "release": 18}
+POINTS = {"start": 30, "exec": 18, "stop": 15, "restart": 6, "connect": 18, "publish": 30, "release": 18, "unlink": 40}
 
 
 @pytest.fixture(scope="module")

@@ -154,6 +154,28 @@ def _arrange_unmake(daemon: Daemon) -> None:
     _make(daemon, "made")
 
 
+# A link's removal
+
+
+def _arrange_unlink(daemon: Daemon) -> None:
+    running(daemon, "target", NetworkMode="bridge")
+    daemon.delete("/containers/linker?force=1")
+    daemon.create("sh", "-c", WORK, name="linker", host={"NetworkMode": "bridge", "Links": ["target:alias"]})
+    running(daemon, "linker")
+
+
+def _unlink(daemon: Daemon) -> None:
+    reply = daemon.delete("/containers/linker/alias?link=1")
+    if reply.status != 204:
+        raise Failed(reply.data)
+
+
+def _check_unlink(daemon: Daemon, done: bool) -> None:
+    assert there(daemon, "/containers/linker/alias") != done
+    assert ("alias" in run(daemon, "linker", "cat", "/etc/hosts").text()) != done
+    assert _reaches(daemon, "linker", HOST)
+
+
 NET_SCENARIOS = (
     Scenario("connect", _arrange_connect, _connect, _check_connect, of_container=True),
     Scenario(
@@ -165,6 +187,7 @@ NET_SCENARIOS = (
         lambda daemon, done: _check_published(daemon, "leaves", not done),
         of_container=True,
     ),
+    Scenario("unlink", _arrange_unlink, _unlink, _check_unlink),
     Scenario("network-create", _arrange_make, lambda daemon: _create(daemon, "made"), _check_make),
     Scenario(
         "network-remove", _arrange_unmake, lambda daemon: _remove(daemon, "made"),

@@ -110,7 +110,8 @@ def _image(daemon: Daemon, image: str) -> str:
 
 def _container(daemon: Daemon, container: str) -> str:
     found = daemon.inspect(container)
-    return f"{found['Name']} {found['Config']['Image']} {found['Config']['Cmd']} {found['State']['Status']}"
+    links = found["HostConfig"]["Links"]
+    return f"{found['Name']} {found['Config']['Image']} {found['Config']['Cmd']} {links} {found['State']['Status']}"
 
 
 def _layers(root: Path) -> dict[str, Counter[str]]:
