@@ -106,6 +106,7 @@ class Crashes:
         self.daemon.start()
         self.scenario.arrange(self.daemon)
         self.scenario.act(self.daemon)
+        self.scenario.check(self.daemon, True)
         self.scenario.arrange(self.daemon)
         self.before = consistent(self.daemon)
         with self._traced() as traced:
