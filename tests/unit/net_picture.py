@@ -35,14 +35,13 @@ _LISTENING = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # a socket'
 def of(daemon: NetDaemon) -> Picture:
     """Of a daemon at rest."""
     networks = {each["Id"]: each for each in daemon.get("/networks").json}
-    running = [daemon.inspect(one["Id"]) for one in daemon.get("/containers/json").json]
+    containers = [daemon.inspect(one["Id"]) for one in daemon.get("/containers/json?all=1").json]
+    running = [one for one in containers if one["State"]["Running"]]
     names = _names(networks, running)
     return {
         "networks": sorted(f"{each['Name']} {each['Driver']}" for each in networks.values()),
-        "endpoints": sorted(
-            f"{one['Name']} on {name}" for one in running for name in one["NetworkSettings"]["Networks"]
-            if name not in ("host", "none")
-        ),
+        "attached": _endpoints(containers),
+        "endpoints": _endpoints(running),
         "interfaces": _interfaces(daemon, names),
         "rules": _rules(daemon, names),
         "ports": _ports(daemon, running),
@@ -62,12 +61,22 @@ def is_consistent(found: Picture) -> bool:
     )
 
 
+def _endpoints(containers: list[Any]) -> list[str]:
+    return sorted(
+        f"{one['Name']} on {name}"
+        for one in containers
+        for name in one["NetworkSettings"]["Networks"]
+        if name not in ("host", "none")
+    )
+
+
 def _names(networks: dict[str, Any], running: list[Any]) -> dict[str, str]:
     """From addresses, subnets and bridges to whose they are."""
     names = {}
     for network in networks.values():
         name = network["Name"]
-        names[f"br-{network['Id'][:12]}"] = f"bridge of {name}"
+        bridge = (network["Options"] or {}).get("com.docker.network.bridge.name", f"br-{network['Id'][:12]}")
+        names[bridge] = f"bridge of {name}"
         for pool in network["IPAM"]["Config"] or ():
             names[pool["Subnet"]] = f"subnet of {name}"
             if pool.get("Gateway"):
@@ -106,8 +115,8 @@ def _rules(daemon: NetDaemon, names: dict[str, str]) -> list[str]:
     for program in ("iptables-legacy-save", "ip6tables-legacy-save"):
         text += daemon.host.run(program, check=False)
     for name, instead in names.items():
-        if name.startswith("br-"):
-            text = text.replace(name, instead)
+        if instead.startswith("bridge of "):
+            text = text.replace(f'"{name}"', f'"{instead}"')
     subnets = [ipaddress.ip_network(name) for name in names if "/" in name and names[name].startswith("subnet")]
 
     def named(match: re.Match[str]) -> str:

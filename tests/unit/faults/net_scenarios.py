@@ -118,7 +118,7 @@ def _check_published(daemon: Daemon, name: str, done: bool) -> None:
         assert _reaches(daemon, name, _gateway(daemon, _NET))
         works(daemon, name)
     else:
-        ended_truly(daemon, name, 7)
+        ended_truly(daemon, name, 7, 137)
     assert _answering(daemon) == []
 
 
@@ -152,6 +152,7 @@ def _arrange_unmake(daemon: Daemon) -> None:
     if not there(daemon, "/images/busybox"):
         daemon.import_busybox()
     _make(daemon, "made")
+    _check_make(daemon, True)  # by which the name service runs
 
 
 # A link's removal

@@ -39,7 +39,7 @@ def picture(daemon: Daemon) -> Picture:
             str(directory.relative_to(daemon.directory)): _files(directory, names)
             for directory in (
                 daemon.root / "tmp", daemon.root / "spool", daemon.root / "containers",
-                daemon.run / "containers", daemon.run / "runtime",
+                daemon.run / "containers", daemon.run / "runtime", daemon.run / "names",
             )
         },
         "run": sorted(os.listdir(daemon.run)),
@@ -94,8 +94,9 @@ def is_settled(daemon: Daemon) -> bool:
 
 
 def strangers(daemon: Daemon) -> list[str]:
-    """Processes that name the daemon's directory and are neither it nor its fork server."""
-    own = ["dockerd_py.daemon.main ", "/dockerd_py/monitor/__main__.py ", "/faults/tracer.py "]
+    """Processes that name the daemon's directory and are neither it nor its fork server nor its name service."""
+    programs = [f"/dockerd_py/{name}/__main__.py " for name in ("monitor", "nat/dns")]
+    own = ["dockerd_py.daemon.main ", "/faults/tracer.py ", *programs]
     return [line for line in daemon.processes() if not any(each in line for each in own)]
 
 
