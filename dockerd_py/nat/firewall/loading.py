@@ -40,8 +40,6 @@ def load_iptc() -> ModuleType:
             if _LIBDIR not in os.environ and (directory := _extensions()):
                 os.environ[_LIBDIR] = directory
             import iptc  # noqa: PLC0415
-        except (OSError, AttributeError) as error:
-            raise ImportError(f"python-iptables does not load: {error}") from None
         except Exception as error:  # noqa: BLE001 - its own, which only a loaded python-iptables could name
             raise ImportError(f"python-iptables does not load: {error}") from None
         finally:
