@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 
-from pyroute2 import IPRoute, NetlinkError
-
 from dockerd_py import subprocesses
 from dockerd_py.errors import NetworkFailed
 from dockerd_py.nat.firewall.rules import Plans
@@ -39,6 +37,8 @@ def turn_on(plans: Plans) -> None:
     """Blocking. Raises NetworkFailed, also if a bridge is not there."""
     if not _closed(plans):
         return
+    from pyroute2 import IPRoute, NetlinkError  # noqa: PLC0415 - a tenth of a second, for the few who need it
+
     with IPRoute() as route:
         for name in _closed(plans):
             indexes = route.link_lookup(ifname=name)

@@ -36,16 +36,17 @@ def load_iptc() -> ModuleType:
             return None if "xtwrapper" in name else the_long_way(name)
 
         ctypes.util.find_library = find
+        told = _LIBDIR not in os.environ and (directory := _extensions())
         try:
-            if _LIBDIR not in os.environ and (directory := _extensions()):
+            if told:
                 os.environ[_LIBDIR] = directory
             import iptc  # noqa: PLC0415
-        except (OSError, AttributeError) as error:
-            raise ImportError(f"python-iptables does not load: {error}") from None
         except Exception as error:  # noqa: BLE001 - its own, which only a loaded python-iptables could name
             raise ImportError(f"python-iptables does not load: {error}") from None
         finally:
             ctypes.util.find_library = the_long_way
+            if told:
+                del os.environ[_LIBDIR]
         module: ModuleType = iptc
         return module
 
