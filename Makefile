@@ -55,7 +55,7 @@ lint: $(VENV)/.tools
 	$(VENV)/bin/mypy tests/host/testhost
 
 test-unit: $(VENV)/.tools
-	@contrib/apt-satisfy btrfs-progs e2fsprogs iproute2 iptables libarchive-tools nftables util-linux
+	@contrib/apt-satisfy btrfs-progs e2fsprogs iproute2 iptables libarchive-tools nftables python3-dnslib util-linux
 	@# Later releases have a docker-compose of another kind, or none: its tests are skipped there.
 	@contrib/apt-satisfy 'docker-compose (<< 2)' 2>/dev/null || true
 	$(VENV)/bin/pytest $(T)

@@ -476,6 +476,7 @@ class Networking:
             record.id,
             tuple(found),
             servers=record.host.resolver.dns or self._servers,
+            own_loopback=bool(record.host.resolver.dns),
             forwards=not inside,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from dnslib import QTYPE
 from name_house import House
 from name_house import house as open_house
 
+from dockerd_py.nat.dns import redirect
 from dockerd_py.nat.dns.model import NetworkNames
 
 NO_SUCH_NAME, SERVER_FAILURE = 3, 2
@@ -211,6 +213,25 @@ def test_a_container_may_have_a_name_server_of_its_own_at_every_address(house: H
         assert asker.addresses("cart", tcp=True) == ["10.0.0.2"]
         with pytest.raises(BlockingIOError):
             udp.recv(1)
+
+
+def test_without_nf_tables_the_service_itself_is_at_that_address(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(udp: int, tcp: int) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, "no such protocol")
+
+    monkeypatch.setattr(redirect, "install", missing)
+    asker = house.container()
+    with asker.socket(socket.SOCK_DGRAM) as early:
+        early.bind(("0.0.0.0", 53))
+        with pytest.raises(OSError, match=r"127\.0\.0\.11 in the container: Address already in use"):
+            house.put(asker, on("shop", 2, "cart"))
+    house.put(asker, on("shop", 2, "cart"))
+    assert asker.addresses("cart") == ["10.0.0.2"]
+    assert asker.addresses("cart", tcp=True) == ["10.0.0.2"]
+    with asker.socket(socket.SOCK_DGRAM) as late, pytest.raises(OSError, match="in use"):
+        late.bind(("0.0.0.0", 53))
 
 
 def test_the_service_has_no_privilege_left(house: House) -> None:
