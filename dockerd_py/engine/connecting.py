@@ -6,6 +6,7 @@ recorded and not there is plugged in, an interface that no endpoint has goes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dockerd_py.engine import making
@@ -113,7 +114,7 @@ class Connecting:
                 record.host, state = before
                 record.state = with_state(record, endpoints=state.endpoints)
                 await self._keep(record, before)
-                await self._unplug(record, endpoint)
+                await self._unplug(record, endpoint, (*state.endpoints, endpoint))
                 raise
             self._lifecycle.rewrite_hosts(record)
             self._lifecycle.on_other_address(record)
@@ -132,16 +133,19 @@ class Connecting:
                 record.state = with_state(record, endpoints=endpoints)
             await self._keep(record, before)
             if going is not None and record.state.running:
-                await self._unplug(record, going)
+                await self._unplug(record, going, before[1].endpoints)
                 self._lifecycle.rewrite_hosts(record)
                 self._lifecycle.on_other_address(record)
             elif going is not None:
-                self._networking.give_back(record, [going])
+                self._networking.give_back([going])
         if going is not None and record.state.running:
             self._publish("disconnect", network, record)
 
-    async def _unplug(self, record: Record, endpoint: Endpoint) -> None:
-        await self._networking.unplug_running(record, endpoint)
+    async def _unplug(self, record: Record, endpoint: Endpoint, before: Sequence[Endpoint]) -> None:
+        ports = record.state.ports
+        await self._networking.unplug_running(record, endpoint, before)
+        if record.state.ports != ports:
+            await self._lifecycle.save(record)
 
     async def _keep(self, record: Record, before: tuple[object, object], **more: str) -> None:
         """Write down its networks and its endpoints; as they were when that fails."""

@@ -104,6 +104,20 @@ class Links:
         await self._makers.run(f"cannot connect to {plug.parent}", job, undo=undo)
         os.close(own)
 
+    async def lead_out(self, namespace: int, plug: Plug) -> None:
+        """Give a namespace, which is plugged in so already, the default routes of this plug: it has none any more.
+
+        Raises NetworkFailed."""
+        own = os.dup(namespace)
+
+        def job(kernel: Kernel) -> None:
+            try:
+                plugs.lead_out(kernel, own, plug)
+            finally:
+                os.close(own)
+
+        await self._makers.run(f"cannot set the routes by {plug.parent}", job)
+
     async def unplug(self, host_interface: str) -> None:
         """Delete a veth pair by its end on the host; fine when it is gone."""
         await self._removers.run(f"cannot remove {host_interface}", lambda _: delete(host_interface))

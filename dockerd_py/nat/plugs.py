@@ -37,6 +37,14 @@ def plug(kernel: Kernel, namespace: int, plug: Plug) -> None:
         raise
 
 
+def lead_out(kernel: Kernel, namespace: int, plug: Plug) -> None:
+    """Have a plug that is in place already lead to everywhere else."""
+    with kernel.inside(namespace) as ip:
+        index = index_of(plug.interface)
+        for gateway in plug.gateways:
+            _route(ip, index, plug, gateway)
+
+
 def unplug_any(kernel: Kernel, namespace: int, plug: Plug) -> None:
     """Undo `plug`."""
     if plug.kind == BRIDGE:

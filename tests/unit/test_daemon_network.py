@@ -293,6 +293,30 @@ def test_networks_are_apart_and_a_container_may_be_on_two(net_daemon: NetDaemon)
         assert "eth1" not in of_front.interfaces()
 
 
+def test_ports_and_the_way_out_move_to_another_network_with_the_first_one_gone(net_daemon: NetDaemon) -> None:
+    with (
+        network(net_daemon, "front"),
+        network(net_daemon, "back"),
+        running(net_daemon, **on("front"), **published(":8080:80/tcp", "::81/udp")) as (one, inside),
+        telling_who_asks(inside, 80),
+        telling_who_asks(inside, 81),
+        telling_who_asks(net_daemon.outside, 7777),
+    ):
+        udp = net_daemon.port(one, "81/udp")
+        check(net_daemon, "POST", "/networks/back/connect", {"Container": one})
+        check(net_daemon, "POST", "/networks/front/disconnect", {"Container": one})
+        assert tcp_answer(net_daemon.outside, HOST, 8080) == OUTSIDE.encode()
+        assert tcp_answer(net_daemon.host, "127.0.0.1", 8080)
+        assert udp_answer(net_daemon.outside, HOST, udp)
+        assert tcp_answer(inside, OUTSIDE, 7777) == HOST.encode()
+        check(net_daemon, "POST", "/networks/back/disconnect", {"Container": one})
+        assert net_daemon.inspect(one)["NetworkSettings"]["Ports"] in ({}, {"80/tcp": None, "81/udp": None})
+        assert not is_reached(tcp_answer, net_daemon.host, "127.0.0.1", 8080)
+        check(net_daemon, "POST", "/networks/front/connect", {"Container": one})
+        assert tcp_answer(net_daemon.outside, HOST, 8080) == OUTSIDE.encode()
+        assert tcp_answer(inside, OUTSIDE, 7777) == HOST.encode()
+
+
 def test_an_internal_network_has_no_way_out(net_daemon: NetDaemon) -> None:
     with (
         network(net_daemon, "cellar", Internal=True),
