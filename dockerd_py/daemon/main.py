@@ -35,6 +35,10 @@ def main() -> int:
         from dockerd_py.daemon import fsck
 
         return fsck.main(sys.argv[2:])
+    if sys.argv[1:2] == ["unplug"]:
+        from dockerd_py.daemon import unplug
+
+        return unplug.main(sys.argv[2:])
     try:
         parsed = settings.parse(sys.argv[1:])
         if parsed.boolean("version"):

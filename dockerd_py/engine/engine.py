@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import socket
@@ -120,7 +119,7 @@ class Engine:
             volumes = Volumes(store, events)
             links = Links()
             names = NameService(config.exec_root, units, installed=config.is_default_instance)
-            own = "" if config.is_default_instance else _instance_of(config)
+            own = host.instance_digits(config)
             networks = Networks(config.network, store, links, events, own=f"pydocker{own}" if own else "")
             networking = Networking(
                 networks, links, partial(_open_firewall, config, own), names, events, servers=config.network.dns
@@ -250,11 +249,6 @@ class Engine:
                 return f"unknown: {error}"
             self._runtime_version = done.stdout.decode(errors="replace").partition("\n")[0]
         return self._runtime_version
-
-
-def _instance_of(config: Config) -> str:
-    """A few digits by which two daemons of a host tell their bridges and their rules apart."""
-    return hashlib.sha256(os.fsencode(config.root)).hexdigest()[:6]
 
 
 async def _open_firewall(config: Config, instance: str) -> Firewall:

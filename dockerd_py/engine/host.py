@@ -7,7 +7,13 @@ import os
 import platform
 from pathlib import Path
 
+from dockerd_py.config import Config
 from dockerd_py.units import hierarchy
+
+
+def instance_digits(config: Config) -> str:
+    """What two daemons of a host tell their bridges and their rules apart by; "" for the host's own."""
+    return "" if config.is_default_instance else hashlib.sha256(os.fsencode(config.root)).hexdigest()[:6]
 
 
 def instance_id(root: Path) -> str:

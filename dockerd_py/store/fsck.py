@@ -42,7 +42,7 @@ def check(root: Path, database: str, report: Report, *, deep: bool = False) -> s
 
     Returns the ids of all containers, for whoever looks further.  Raises StoreError when it cannot be looked at.
     """
-    with _rows(root / database) as connection:
+    with rows(root / database) as connection:
         if connection is not None:
             _check_database(connection, report)
         used = {name: DRIVERS[name](root / name) for name in sorted(DRIVERS) if (root / name).is_dir()}
@@ -80,7 +80,7 @@ def check(root: Path, database: str, report: Report, *, deep: bool = False) -> s
 
 
 @contextlib.contextmanager
-def _rows(path: Path) -> Iterator[sqlite3.Connection | None]:
+def rows(path: Path) -> Iterator[sqlite3.Connection | None]:
     """A copy of the database, or None where there is none."""
     with tempfile.TemporaryDirectory(prefix="pydockerd-fsck-") as directory:
         with store_errors(f"cannot read {path}"):

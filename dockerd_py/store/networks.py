@@ -33,7 +33,7 @@ class NetworkTable:
 
     async def all(self) -> list[NetworkRow]:
         """Every row, the oldest first."""
-        return await self._db.run(_read)
+        return await self._db.run(read)
 
     async def insert(self, row: NetworkRow) -> None:
         """Raises Conflict if the name is taken."""
@@ -62,6 +62,7 @@ class NetworkTable:
         await self._db.run(lambda connection: connection.execute(statement, values))
 
 
-def _read(connection: sqlite3.Connection) -> list[NetworkRow]:
+def read(connection: sqlite3.Connection) -> list[NetworkRow]:
+    """Every row of a database, the oldest first."""
     rows = connection.execute("SELECT id, name, created, settings, state FROM networks ORDER BY created, id")
     return [NetworkRow(*row) for row in rows]

@@ -180,6 +180,12 @@ def journal_entries(*args: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def rules() -> str:
+    """All of the host's firewall, of both kinds."""
+    kinds = (("nft", "list", "ruleset"), ("iptables-legacy-save",), ("ip6tables-legacy-save",))
+    return "".join(run(*argv, check=False).stdout for argv in kinds)
+
+
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
     """Ask until ``condition`` is true.  Raises AssertionError after ``seconds``, naming ``what`` was awaited."""
     deadline = time.monotonic() + seconds

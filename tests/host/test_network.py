@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from hosttools import Api, Cli, main_pid, run, systemctl, wait_until
+from hosttools import Api, Cli, main_pid, rules, run, systemctl, wait_until
 
 BRIDGE = "pydocker0"
 HOST, OUTSIDE = "192.0.2.1", "192.0.2.2"
@@ -82,12 +82,6 @@ def echoes(connection: socket.socket, text: bytes) -> bool:
 
 def link(name: str) -> Any:
     return json.loads(run("ip", "-json", "address", "show", "dev", name).stdout)[0]
-
-
-def rules() -> str:
-    """All of the host's firewall, of both kinds."""
-    kinds = (("nft", "list", "ruleset"), ("iptables-legacy-save",), ("ip6tables-legacy-save",))
-    return "".join(run(*argv, check=False).stdout for argv in kinds)
 
 
 def test_the_default_bridge_is_there_once_the_service_is_up(api: Api) -> None:

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from hosttools import SOCKET, Api, Cli, journal, main_pid, run, systemctl, unit_property, wait_until
+from hosttools import SOCKET, Api, Cli, journal, main_pid, rules, run, systemctl, unit_property, wait_until
 
 DEB = Path("/opt/pydockerd-testhost/pydockerd.deb")
 STATE = Path("/var/lib/pydockerd")
@@ -199,8 +199,12 @@ def test_removal_stops_the_containers_and_keeps_them(docker: Cli, busybox: str) 
 
 @pytest.mark.last
 def test_purge_leaves_nothing(docker: Cli, busybox: str) -> None:
+    ours = ("pydocker", "br-", "veth")
+    links = sorted(name for name in os.listdir("/sys/class/net") if not name.startswith(ours))
     docker("run", "-d", "--stop-timeout", "1", busybox, "sleep", "600")
     docker("run", busybox, "true")
+    docker("network", "create", "somebodys")
+    docker("run", "-d", "--stop-timeout", "1", "--network", "somebodys", "-p", "8080:80", busybox, "sleep", "600")
     said = apt("purge", "pydockerd")
     try:
         assert "Removing all images, containers and volumes" in said
@@ -213,6 +217,8 @@ def test_purge_leaves_nothing(docker: Cli, busybox: str) -> None:
         ]
         assert [path for path in left if path != Path("/run/pydockerd-testhost")] == []
         assert "pydocker" not in run("findmnt", "-rno", "TARGET").stdout
+        assert "pydocker" not in rules().lower()
+        assert sorted(os.listdir("/sys/class/net")) == links
         assert "pydocker" not in Path("/etc/group").read_text()
         assert not run("pgrep", "-f", "dockerd_py", check=False).stdout
     finally:

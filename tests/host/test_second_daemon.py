@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
-from hosttools import Api, Cli, journal, run, systemctl, wait_until
+from hosttools import Api, Cli, journal, rules, run, systemctl, wait_until
 
 
 @pytest.fixture
 def second(daemon: None, tmp_path: Path, busybox_tar: Path) -> Iterator[Cli]:
     """The command line of another daemon."""
     socket = tmp_path / "sock"
-    own = ["-H", f"unix://{socket}", "-g", f"{tmp_path}/root", "-p", "", "--exec-root", f"{tmp_path}/run"]
-    argv = ["pydockerd", *own, "-b", "none"]  # the bridge is the host's own daemon's
-    process = subprocess.Popen(argv)
+    places = ["-g", f"{tmp_path}/root", "--exec-root", f"{tmp_path}/run"]
+    links, before = bridges(), rules()
+    process = subprocess.Popen(["pydockerd", "-H", f"unix://{socket}", "-p", "", *places])
     wait_until(lambda: Api(socket).get("/_ping").status == 200, 30, "the second daemon answers")
     cli = Cli("pydocker", ("pydocker", "-H", f"unix://{socket}"))
     cli("import", str(busybox_tar), "second")
@@ -26,6 +28,12 @@ def second(daemon: None, tmp_path: Path, busybox_tar: Path) -> Iterator[Cli]:
     process.terminate()
     assert process.wait(30) == 0
     assert monitor_services() == []
+    run("pydockerd", "unplug", *places)
+    assert (bridges(), rules()) == (links, before)
+
+
+def bridges() -> set[str]:
+    return {each["ifname"] for each in json.loads(run("ip", "-json", "link", "show", "type", "bridge").stdout or "[]")}
 
 
 def monitor_services() -> list[str]:
@@ -42,6 +50,20 @@ def test_it_has_images_containers_and_a_fork_server_of_its_own(second: Cli, pydo
     assert container[:12] not in pydocker.out("ps", "-a")
     run("journalctl", "--sync")
     assert journal("-u", "container-apart") == ["x"]
+
+
+def test_it_has_a_bridge_and_rules_of_its_own(second: Cli, docker: Cli, busybox: str) -> None:
+    """Containers of both reach their own, and neither those of the other."""
+    assert len(bridges()) == 2
+    served = second.out("run", "-d", "-p", "8090:80", "second", "httpd", "-f", "-p", "80", "-h", "/etc")
+    other = docker.out("run", "-d", "-p", "8091:80", busybox, "httpd", "-f", "-p", "80", "-h", "/etc")
+    for port, container in ((8090, served), (8091, other)):
+        url = f"http://127.0.0.1:{port}/hostname"
+        wait_until(lambda url=url: urlopen(url, timeout=5).read(), 10, "the page")
+        assert urlopen(url, timeout=5).read().decode().strip() == container[:12]
+    address = docker.out("inspect", "-f", "{{.NetworkSettings.IPAddress}}", other)
+    alone = second("run", "--rm", "second", "wget", "-T", "2", "-q", "-O-", f"http://{address}/hostname", check=False)
+    assert (alone.returncode != 0, alone.stdout) == (True, "")
 
 
 def test_its_flags_and_the_hosts_own_daemon_do_not_meet(second: Cli, api: Api) -> None:

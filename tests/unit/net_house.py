@@ -70,11 +70,18 @@ class Namespace:
 
     def run(self, *argv: str, data: str = "", check: bool = True) -> str:
         """What a program prints that runs in here; AssertionError with its complaints if it fails."""
-        done = self.inside(
-            lambda: subprocess.run(argv, input=data, capture_output=True, text=True, check=False, timeout=30)
-        )
+        done = self._done(*argv, data=data)
         assert done.returncode == 0 or not check, f"{argv}: {done.stderr}"
         return done.stdout
+
+    def complaints(self, *argv: str) -> str:
+        """What a program writes to its standard error."""
+        return self._done(*argv).stderr
+
+    def _done(self, *argv: str, data: str = "") -> subprocess.CompletedProcess[str]:
+        return self.inside(
+            lambda: subprocess.run(argv, input=data, capture_output=True, text=True, check=False, timeout=30)
+        )
 
     def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         made = self.inside(lambda: socket.socket(family, kind))

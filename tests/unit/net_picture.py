@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from net_house import CABLE, NetDaemon
+from net_house import CABLE, Namespace, NetDaemon
 
 Picture = dict[str, Any]
 
@@ -108,15 +108,20 @@ def _interfaces(daemon: NetDaemon, names: dict[str, str]) -> Counter[str]:
     return found
 
 
-def _rules(daemon: NetDaemon, names: dict[str, str]) -> list[str]:
+def rules_of(host: Namespace) -> str:
     """Of nftables, and of the legacy tables, where they are in use."""
-    tables = re.split(r"^(?=table )", daemon.host.run("nft", "-s", "list", "ruleset", check=False), flags=re.MULTILINE)
+    tables = re.split(r"^(?=table )", host.run("nft", "-s", "list", "ruleset", check=False), flags=re.MULTILINE)
     text = "".join(sorted(tables))  # they come in the order in which they were made
     for program in ("iptables-legacy-save", "ip6tables-legacy-save"):
-        text += daemon.host.run(program, check=False)
+        text += host.run(program, check=False)
+    return text
+
+
+def _rules(daemon: NetDaemon, names: dict[str, str]) -> list[str]:
+    text = rules_of(daemon.host)
     for name, instead in names.items():
         if instead.startswith("bridge of "):
-            text = text.replace(f'"{name}"', f'"{instead}"')
+            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", instead, text)
     subnets = [ipaddress.ip_network(name) for name in names if "/" in name and names[name].startswith("subnet")]
 
     def named(match: re.Match[str]) -> str:

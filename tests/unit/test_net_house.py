@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import net_picture
 import pytest
 from net_house import (
     CABLE,
@@ -77,3 +79,65 @@ def test_a_daemon_on_it_leaves_the_machines_own_network_alone(tmp_path: Path) ->
         one.stop()
         one.vanish()
     assert machine() == before
+
+
+def _interface(daemon: NetDaemon) -> Callable[[], object]:
+    daemon.host.run("ip", "link", "add", "veth0000001", "type", "veth", "peer", "name", "veth0000002")
+    return lambda: daemon.host.run("ip", "link", "delete", "veth0000001")
+
+
+def _rule(daemon: NetDaemon) -> Callable[[], object]:
+    daemon.host.run("nft", "add", "table", "ip", "stray")
+    return lambda: daemon.host.run("nft", "delete", "table", "ip", "stray")
+
+
+def _held_port(daemon: NetDaemon) -> Callable[[], object]:
+    one = daemon.host.socket()
+    one.bind(("127.0.0.1", 50000))
+    one.listen()
+    return one.close
+
+
+_HOLD = """
+import ctypes, os, socket, time
+before = os.open("/proc/self/ns/net", os.O_RDONLY)
+assert ctypes.CDLL(None).unshare(0x40000000) == 0
+one = socket.socket()
+assert ctypes.CDLL(None).setns(before, 0x40000000) == 0
+os.close(before)
+print(flush=True)
+time.sleep(1000)
+"""
+
+
+def _held_namespace(daemon: NetDaemon) -> Callable[[], object]:
+    """By a socket of a process that is somewhere else by now."""
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, str(daemon.directory)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    def end() -> None:
+        process.kill()
+        process.communicate()
+
+    return end
+
+
+def test_rules_of_the_legacy_tables_are_seen(ground: Ground) -> None:
+    assert net_picture.rules_of(ground.host) == ""
+    if "can't initialize" in ground.host.complaints("iptables-legacy", "-t", "raw", "-A", "OUTPUT", "-d", HOST):
+        pytest.skip("the kernel has no legacy tables")
+    assert f"-A OUTPUT -d {HOST}/32" in net_picture.rules_of(ground.host)
+
+
+@pytest.mark.parametrize("stray", [_interface, _rule, _held_port, _held_namespace])
+def test_anything_that_is_left_over_in_the_network_shows(
+    stray: Callable[[NetDaemon], Callable[[], object]], net_daemon: NetDaemon
+) -> None:
+    before = net_picture.of(net_daemon)
+    remove = stray(net_daemon)
+    try:
+        assert net_picture.of(net_daemon) != before
+    finally:
+        remove()
+    assert net_picture.of(net_daemon) == before
