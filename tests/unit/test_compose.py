@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,6 +98,8 @@ def command_in(daemon: NetDaemon, directory: Path) -> Compose:
         "LANG": "C.UTF-8",
         "COMPOSE_PROJECT_NAME": "shop",
     }
+    if shutil.which("docker") is None:  # which it leaves execs to, otherwise
+        environment["COMPOSE_INTERACTIVE_NO_CLI"] = "1"
 
     def call(*argv: str, code: int = 0, stdin: str = "") -> str:
         done = subprocess.run(

@@ -258,6 +258,13 @@ def test_a_container_that_is_its_own_upstream_server_goes_round_once(house: Hous
     assert len(upstream.asked) == forward.ATTEMPTS
 
 
+def _told(container: Container) -> bool:
+    try:
+        return container.addresses("cart", timeout=0.5) == ["10.0.0.2"]
+    except TimeoutError:
+        return False
+
+
 def test_a_flood_of_questions_is_bounded_and_disturbs_nobody_else(house: House) -> None:
     upstream = house.upstream(FIRST, silent)
     house.upstream(SECOND, right)
@@ -288,7 +295,7 @@ def test_a_flood_of_questions_is_bounded_and_disturbs_nobody_else(house: House) 
         for number in range(50):
             assert good.addresses(f"{number}.org", timeout=2) == ["192.0.2.7"]
             assert good.addresses("cart", timeout=2) == ["10.0.0.2"]
-        assert bad.addresses("cart", timeout=2) == ["10.0.0.2"], "its own names it is still told"
+        until(lambda: _told(bad), 20)  # its own names, too, though its own flood takes most of its socket's place
     finally:
         end.set()
         flooding.join()
