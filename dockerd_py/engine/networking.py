@@ -286,7 +286,8 @@ class Networking:
             for endpoint in record.state.endpoints
         }
         for network in self._networks.list():
-            if network.driver == BRIDGE and network.id not in self._networks.broken:
+            # On an administrator's own bridge such a name may be somebody else's.
+            if network.driver == BRIDGE and not self._networks.is_given(network):
                 for interface in await self._links.ports_of(network.bridge):
                     if interface.startswith(VETH) and interface not in known:
                         log.info("removing %s, which no container has", interface)
@@ -337,6 +338,8 @@ class Networking:
     # Below
 
     def _is_plugged(self, asked: EndpointRequest) -> bool:
+        if self._networks.is_absent(asked.network):
+            return False
         return self._networks.get(asked.network).driver in (BRIDGE, MACVLAN, IPVLAN)
 
     def _front_of(self, record: Record) -> str:

@@ -1,0 +1,120 @@
+"""Networks through restarts of the daemon with other settings, while containers run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from net_house import OUTSIDE, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
+from store_house import needs_root
+
+pytestmark = needs_root
+
+ON_DEFAULT = {"NetworkMode": "default"}
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[NetDaemon]:
+    """One with an image, on a host of its own."""
+    one = NetDaemon(tmp_path)
+    one.start()
+    one.import_busybox()
+    yield one
+    one.close()
+    one.vanish()
+    assert one.leftovers() == []
+
+
+def again(daemon: NetDaemon, *flags: str) -> None:
+    """Start another daemon in the place of this one."""
+    daemon.stop()
+    daemon.start(*flags)
+
+
+def given_bridge(host: Namespace) -> None:
+    """What an administrator has made, with something of his own on it."""
+    host.run("ip", "-batch", "-", data="""
+        link add br0 type bridge
+        address add 10.44.0.1/24 dev br0
+        link set br0 up
+        link add vethABC type veth peer name his
+        link set vethABC master br0 up
+    """)  # fmt: skip
+
+
+def networks_of(daemon: NetDaemon, container: str) -> dict[str, Any]:
+    found: dict[str, Any] = daemon.inspect(container)["NetworkSettings"]["Networks"]
+    return found
+
+
+def test_containers_outlive_a_daemon_without_a_default_network_and_are_on_it_again_later(daemon: NetDaemon) -> None:
+    runs = daemon.run_detached("sleep", "1000", host=ON_DEFAULT)
+    stopped = daemon.run_detached("true", host=ON_DEFAULT)
+    daemon.wait(stopped)
+    had = networks_of(daemon, runs)["bridge"]["NetworkID"]
+    again(daemon, "-b", "none")
+    assert daemon.inspect(runs)["State"]["Running"]
+    assert networks_of(daemon, runs) == {}
+    assert "pydocker" not in " ".join(daemon.host.interfaces())
+    assert daemon.post(f"/containers/{stopped}/start").status == 204  # with its loopback interface only
+    daemon.wait(stopped)
+    again(daemon)
+    for container in (runs, stopped):
+        assert daemon.post(f"/containers/{container}/restart?t=0").status == 204
+        assert networks_of(daemon, container)["bridge"]["NetworkID"] == had
+    assert daemon.address(runs)
+
+
+def test_an_administrators_bridge_and_what_he_has_on_it_stays(daemon: NetDaemon) -> None:
+    given_bridge(daemon.host)
+    again(daemon, "-b", "br0")
+    container = daemon.run_detached("sleep", "1000", host=ON_DEFAULT)
+    assert daemon.address(container).startswith("10.44.0.")
+    for flags in (("-b", "br0"), ("-b", "none"), ("-b", "br0"), ()):
+        again(daemon, *flags)
+        assert daemon.host.interfaces()["br0"] == {"10.44.0.1/24"}, flags
+        assert "master br0" in daemon.host.run("ip", "link", "show", "vethABC"), flags
+
+
+def test_the_first_network_of_a_daemon_without_a_default_one_leads_out(tmp_path: Path) -> None:
+    daemon = NetDaemon(tmp_path, "-b", "none")
+    daemon.host.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward; ip link set eth0 mtu 1400")
+    daemon.start()
+    daemon.import_busybox()
+    assert daemon.post("/networks/create", {"Name": "made"}).status == 201
+    container = daemon.run_detached("sleep", "1000", host={"NetworkMode": "made"})
+    with daemon.within(container) as inside, telling_who_asks(daemon.outside, 7777):
+        assert is_reached(tcp_answer, inside, OUTSIDE, 7777)
+        assert "mtu 1400" in inside.run("ip", "link", "show", "eth0")
+    daemon.close()
+    daemon.vanish()
+
+
+def test_a_network_without_a_bridge_gives_addresses_after_a_restart(tmp_path: Path) -> None:
+    daemon = NetDaemon(tmp_path, "-b", "none")
+    daemon.start()
+    daemon.import_busybox()
+    ipam = {"Config": [{"Subnet": "192.0.2.0/24"}]}
+    request = {"Name": "wire", "Driver": "macvlan", "Options": {"parent": "eth0"}, "IPAM": ipam}
+    assert daemon.post("/networks/create", request).status == 201
+    again(daemon)
+    container = daemon.create("true", host={"NetworkMode": "wire"})
+    reply = daemon.post(f"/containers/{container}/start")  # whether or not the kernel has macvlan
+    assert reply.status != 404, reply.message
+    daemon.close()
+    daemon.vanish()
+
+
+def test_there_is_one_subnet_of_each_family(daemon: NetDaemon) -> None:
+    config = [{"Subnet": "fd00:1::/64"}, {"Subnet": "fd00:2::/64"}]
+    reply = daemon.post("/networks/create", {"Name": "six", "EnableIPv6": True, "IPAM": {"Config": config}})
+    assert (reply.status, "one of IPv6 at most" in reply.message) == (400, True)
+
+
+def test_no_two_networks_have_one_bridge(daemon: NetDaemon) -> None:
+    name = {"com.docker.network.bridge.name": "mine"}
+    assert daemon.post("/networks/create", {"Name": "a", "Options": name}).status == 201
+    daemon.host.run("ip", "link", "del", "mine")
+    assert daemon.post("/networks/create", {"Name": "b", "Options": name}).status == 409
