@@ -110,15 +110,15 @@ class Networking:
         Raises NoSuchNetwork, Conflict, BadParameter, NetworkFailed; nothing is held then.
         """
         endpoints: list[Endpoint] = []
-        before = {endpoint.network_id for endpoint in record.state.endpoints}
         try:
             for number, asked in enumerate(one for one in record.host.networks if self._is_plugged(one)):
                 endpoints.append(self._addressing.plan(record, asked, f"eth{number}"))
             front = netviews.front_of(self._networks, endpoints)
             held = self._hold_ports(record, front)
         except BaseException:
-            self.give_back(one for one in endpoints if one.network_id not in before)
+            self._addressing.give_back(record, endpoints, but=record.state.endpoints)
             raise
+        self._addressing.give_back(record, record.state.endpoints, but=endpoints)
         self._live[record.id] = Live(front=front.id if front else "", held=held)
         record.state = with_state(record, endpoints=tuple(endpoints), ports=tuple(map(_published, held)))
 
@@ -184,24 +184,10 @@ class Networking:
         """Take a running container off a network; its state has the endpoint no longer, but ``before`` has.
 
         Raises NetworkFailed."""
-        await self._refresh(record)
         try:
-            namespace = await joining.open_namespace("network", record)
-        except NotRunning:  # by now: all that it had goes with it
-            self.give_back([endpoint])
-            return
-        try:
-            await self._tell_names(record, namespace)
-            if endpoint.host_interface:
-                await self._links.unplug(endpoint.host_interface)
-            else:
-                await self._links.unplug_inside(namespace, endpoint.interface)
-            gateway = netviews.gateway_of(self._networks, record.state.endpoints)
-            if gateway is not None and netviews.gateway_of(self._networks, before) is endpoint:
-                await self._links.lead_out(namespace, netviews.plug(self._networks, record, gateway))
-        finally:
-            os.close(namespace)
-        self.give_back([endpoint])
+            await self._refresh(record)
+        finally:  # nobody is on a network that he is not shown on, whatever is wrong with the firewall
+            await self._pull_out(record, endpoint, before)
 
     async def renamed(self, record: Record) -> None:
         """Others find it by its new name.  Raises NetworkFailed."""
@@ -261,11 +247,11 @@ class Networking:
 
     def forget(self, record: Record) -> None:
         """It is removed: its addresses are free."""
-        self.give_back(record.state.endpoints)
+        self.give_back(record, record.state.endpoints)
 
-    def give_back(self, endpoints: Iterable[Endpoint]) -> None:
-        """Their addresses are free."""
-        self._addressing.give_back(endpoints)
+    def give_back(self, record: Record, endpoints: Iterable[Endpoint]) -> None:
+        """The addresses that it has there are free."""
+        self._addressing.give_back(record, endpoints)
 
     # Recovery
 
@@ -366,6 +352,26 @@ class Networking:
             await self._links.plug(live.namespace, netviews.plug(self._networks, record, endpoint))
         if self.has_names(record):
             await self._names.put(self._name_entry(record), live.namespace)
+
+    async def _pull_out(self, record: Record, endpoint: Endpoint, before: Sequence[Endpoint]) -> None:
+        """Raises NetworkFailed."""
+        try:
+            namespace = await joining.open_namespace("network", record)
+        except NotRunning:  # by now: all that it had goes with it
+            self.give_back(record, [endpoint])
+            return
+        try:
+            if endpoint.host_interface:
+                await self._links.unplug(endpoint.host_interface)
+            else:
+                await self._links.unplug_inside(namespace, endpoint.interface)
+            self.give_back(record, [endpoint])
+            gateway = netviews.gateway_of(self._networks, record.state.endpoints)
+            if gateway is not None and netviews.gateway_of(self._networks, before) is endpoint:
+                await self._links.lead_out(namespace, netviews.plug(self._networks, record, gateway))
+            await self._tell_names(record, namespace)
+        finally:
+            os.close(namespace)
 
     async def _tell_names(self, record: Record, namespace: int) -> None:
         """A running container's networks have changed."""

@@ -249,6 +249,8 @@ class Networks:
             self.broken[wanted.id] = error
         if found is None:
             await self._add(wanted)
+        elif wanted.id in self.broken:  # what it was may be right for the next daemon
+            self._by_id[wanted.id] = replace(wanted, pools=())
         elif wanted != found:
             if found.bridge != wanted.bridge and found.bridge == self._own_bridge:
                 await self._links.remove_bridge(found.bridge)
@@ -274,8 +276,11 @@ class Networks:
             if ranges[4]:
                 pools = [replace(pools[0], ip_range=ranges[4])]
             if config.ipv6:
-                pools.append(Pool(ranges[6] or str(subnets.choose_v6(before.id, pools=config.address_pools))))
-        return check_pools(pools)
+                pools.append(Pool(ranges[6]) if ranges[6] else self._own_pool_v6(before))
+        checked = check_pools(pools)
+        for pool in checked:
+            self._check_overlap(pool, but=before.id)
+        return checked
 
     async def _own_pool(self, before: Network) -> Pool:
         if self._config.bip:
@@ -285,7 +290,8 @@ class Networks:
         taken = [*occupied, *self._subnets(but=before.id)]
         if before.pools:
             kept = ipaddress.ip_network(before.pools[0].subnet)
-            if not any(kept.overlaps(ipaddress.ip_network(one)) for one in taken if ":" not in one):
+            overlaps = any(kept.overlaps(ipaddress.ip_network(one)) for one in taken if ":" not in one)
+            if not overlaps or await self._links.ports_of(self._own_bridge):  # who runs is not cut off
                 return replace(before.pools[0], ip_range="")
             log.warning("the host has come to use addresses of %s: the default bridge moves elsewhere", kept)
         if any(":" not in base for base, _ in self._config.address_pools):
@@ -293,6 +299,11 @@ class Networks:
             return Pool(str(subnet), str(subnet[1]))
         found = subnets.choose_for_bridge(taken)
         return Pool(str(found.network), str(found.ip))
+
+    def _own_pool_v6(self, before: Network) -> Pool:
+        taken = self._subnets(but=before.id)
+        kept = next((pool for pool in before.pools if ":" in pool.subnet and pool.subnet not in taken), None)
+        return kept or Pool(str(subnets.choose_v6(before.id, taken, self._config.address_pools)))
 
     # Below
 
@@ -353,12 +364,12 @@ class Networks:
             pools.append(Pool(str(subnets.choose_v6(network_id, taken, self._config.address_pools))))
         return check_pools(pools)
 
-    def _check_overlap(self, pool: Pool) -> None:
+    def _check_overlap(self, pool: Pool, but: str = "") -> None:
         wanted = ipaddress.ip_network(pool.subnet)
-        for subnet in self._subnets():
+        for subnet in self._subnets(but):
             other = ipaddress.ip_network(subnet)
             if other.version == wanted.version and other.overlaps(wanted):
-                raise Denied("Pool overlaps with other one on this address space")
+                raise Denied(f"Pool overlaps with other one on this address space: {wanted} with {other}")
 
     async def _remove(self, network: Network) -> None:
         if users := self.is_used(network.id):

@@ -118,3 +118,48 @@ def test_no_two_networks_have_one_bridge(daemon: NetDaemon) -> None:
     assert daemon.post("/networks/create", {"Name": "a", "Options": name}).status == 201
     daemon.host.run("ip", "link", "del", "mine")
     assert daemon.post("/networks/create", {"Name": "b", "Options": name}).status == 409
+
+
+def test_a_container_that_ran_through_a_change_of_its_subnet_gets_an_address_of_the_new_one(daemon: NetDaemon) -> None:
+    container = daemon.run_detached("sleep", "1000", host=ON_DEFAULT)
+    again(daemon, "--bip", "172.30.0.1/16")
+    assert daemon.inspect(container)["State"]["Running"]
+    assert daemon.post(f"/containers/{container}/restart?t=0").status == 204
+    assert daemon.address(container).startswith("172.30.0.")
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_nobody_keeps_an_address_that_has_become_the_gateways(daemon: NetDaemon, runs: bool) -> None:
+    container = daemon.run_detached("sleep", "1000", host=ON_DEFAULT)
+    address = daemon.address(container)
+    if not runs:
+        daemon.post(f"/containers/{container}/stop?t=0")
+    again(daemon, "--bip", f"{address}/16")
+    assert daemon.post(f"/containers/{container}/restart?t=0").status == 204
+    assert daemon.address(container) != address
+
+
+def test_the_default_bridge_moves_out_of_the_way_of_a_route_but_not_under_those_that_run(daemon: NetDaemon) -> None:
+    container = daemon.run_detached("sleep", "1000", host=ON_DEFAULT)
+    address = daemon.address(container)
+    daemon.host.run("ip", "route", "add", "172.16.0.0/12", "via", OUTSIDE)
+    again(daemon)
+    with daemon.within(container) as inside, telling_who_asks(daemon.outside, 7777):
+        assert is_reached(tcp_answer, inside, OUTSIDE, 7777)
+    assert daemon.post(f"/containers/{container}/restart?t=0").status == 204
+    assert daemon.address(container) == address
+    daemon.delete(f"/containers/{container}?force=1")
+    again(daemon)
+    other = daemon.run_detached("sleep", "1000", host=ON_DEFAULT)
+    assert daemon.address(other).startswith("10.0.")
+
+
+def test_the_default_bridge_does_not_lie_over_a_network_that_somebody_made(daemon: NetDaemon) -> None:
+    subnet = {"IPAM": {"Config": [{"Subnet": "172.30.0.0/16"}]}}
+    assert daemon.post("/networks/create", {"Name": "made", **subnet}).status == 201
+    again(daemon, "--bip", "172.30.9.1/16")
+    reply = daemon.post(f"/containers/{daemon.create('true', host=ON_DEFAULT)}/start")
+    assert (reply.status, "overlaps" in reply.message) == (403, True)
+    assert daemon.address(daemon.run_detached("sleep", "1000", host={"NetworkMode": "made"}), "made")
+    again(daemon)
+    assert daemon.address(daemon.run_detached("sleep", "1000", host=ON_DEFAULT)).startswith("172.17.")
