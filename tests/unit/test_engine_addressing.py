@@ -63,6 +63,9 @@ class Machine(RuleBasedStateMachine):
         self.rows: dict[str, str] = {}
         self.count = 0
         self.boot({one: network(one, SUBNETS[number], 1) for number, one in enumerate(IDS)})
+        for one in IDS:
+            self.create(on={one}, number=0)
+            self.begin(self.records[f"{self.count}"], fails=False)
 
     def boot(self, networks: dict[str, Network]) -> None:
         """A daemon begins: what the rows say is all that it knows, and those that run were told of."""
@@ -95,10 +98,17 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), fails=st.booleans())
     def start(self, data: st.DataObject, fails: bool) -> None:
+        if record := self.some(data, running=False):
+            self.begin(record, fails=fails)
+
+    @rule(data=st.data(), fails=st.booleans())
+    def start_again(self, data: st.DataObject, fails: bool) -> None:
+        if record := self.some(data, running=True):
+            self.stop(record)
+            self.begin(record, fails=fails)
+
+    def begin(self, record: Record, *, fails: bool) -> None:
         """As `Networking.plan` does it; ``fails``: for want of a port."""
-        record = self.some(data, running=False)
-        if record is None:
-            return
         endpoints = []
         try:
             for asked in record.host.networks:
@@ -119,8 +129,11 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         if record := self.some(data, running=True):
-            record.state = with_state(record, status=Status.EXITED, pid=0)
-            self.save(record)
+            self.stop(record)
+
+    def stop(self, record: Record) -> None:
+        record.state = with_state(record, status=Status.EXITED, pid=0)
+        self.save(record)
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
@@ -142,13 +155,16 @@ class Machine(RuleBasedStateMachine):
     @rule(which=st.sampled_from(IDS))
     def remove_network(self, which: str) -> None:
         used = any(one.network_id == which for each in self.running() for one in each.state.endpoints)
-        if not used:
+        if not used and self.count > 8:  # else there would soon be nothing to do
             self.pools.networks.pop(which, None)
             self.pools.pools.pop(which, None)
 
-    @rule(other=st.booleans(), gateway=st.sampled_from(GATEWAYS))
-    def restart(self, other: bool, gateway: int) -> None:
-        """Killed, and started with another subnet or gateway."""
+    @rule(other=st.booleans(), gateway=st.sampled_from(GATEWAYS), stops=st.booleans())
+    def restart(self, other: bool, gateway: int, stops: bool) -> None:
+        """Killed, and started with another subnet or gateway; ``stops``: no container outlives it."""
+        if stops:
+            for each in self.running():
+                self.stop(each)
         order = SUBNETS[::-1] if other else SUBNETS
         there = self.pools.networks
         self.boot({one: network(one, order[number], gateway) for number, one in enumerate(IDS) if one in there})
