@@ -82,21 +82,23 @@ class Addressing:
 
     def adopt(self, record: Record) -> None:
         """Its addresses are taken: before anything is planned.  Those that run come first."""
-        kept = []
-        for endpoint in record.state.endpoints:
-            try:
-                with ExitStack() as undo:
-                    for address, addresses in self._with_addresses(endpoint):
-                        addresses.take_back(address)
-                        self._holders[endpoint.network_id, address] = record.id
-                        undo.callback(self._release, addresses, endpoint.network_id, address)
-                    undo.pop_all()
-            except PydockerdError as error:
-                log.debug("%s: its address on network %s is gone: %s", record.id, endpoint.network_id, error)
-                continue
-            kept.append(endpoint)
-        if len(kept) < len(record.state.endpoints) and not record.state.running:
-            record.state = with_state(record, endpoints=tuple(kept))
+        kept = tuple(filter(None, (self._adopt(record, endpoint) for endpoint in record.state.endpoints)))
+        if not record.state.running:  # one that runs has what it has
+            record.state = with_state(record, endpoints=kept)
+
+    def _adopt(self, record: Record, endpoint: Endpoint) -> Endpoint | None:
+        """With the addresses that are its own; None without any."""
+        found = {4: "", 6: ""}
+        with suppress(NoSuchNetwork):
+            for address, addresses in self._with_addresses(endpoint):
+                try:
+                    addresses.take_back(address)
+                except PydockerdError as error:
+                    log.debug("%s: its address %s is gone: %s", record.id, address, error)
+                    continue
+                self._holders[endpoint.network_id, address] = record.id
+                found[addresses.subnet.version] = address
+        return replace(endpoint, ipv4=found[4], ipv6=found[6]) if any(found.values()) else None
 
     def _take(self, addresses: Addresses, wanted: str, network: Network) -> str:
         """An address; when there is none, that of a container that does not run.  Raises NetworkFailed, Conflict."""

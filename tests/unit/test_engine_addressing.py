@@ -198,4 +198,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestAddressing = Machine.TestCase
-TestAddressing.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestAddressing.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
