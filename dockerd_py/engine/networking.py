@@ -95,6 +95,7 @@ class Networking:
         self._host_ports = HostPorts()
         self._live: dict[str, Live] = {}
         self._ending: dict[str, Live] = {}
+        self._hidden: list[Record] = []  # those of another storage driver that run
         self._tasks: set[asyncio.Task[None]] = set()
         self._recovered = False
         self._addressing = Addressing(networks, self.has_place)
@@ -263,14 +264,17 @@ class Networking:
         """An adopted container was found to run."""
         self._live[record.id] = Live(netviews.mappings(self._networks, record), self._front_of(record), published=True)
 
+    def runs_hidden(self, record: Record) -> None:
+        """A container of another storage driver runs: what it has on its networks stays.
+
+        Its published ports are its monitor's to relay, as nobody here would learn of its end.
+        """
+        self._hidden.append(record)
+
     async def recover(self) -> None:
         """All records are adopted: firewall and names are what they should be, and no interface is left over."""
-        known = {
-            endpoint.host_interface
-            for record in self.records()
-            if record.id in self._live
-            for endpoint in record.state.endpoints
-        }
+        running = [*(record for record in self.records() if record.id in self._live), *self._hidden]
+        known = {endpoint.host_interface for record in running for endpoint in record.state.endpoints}
         for network in self._networks.list():
             # On an administrator's own bridge such a name may be somebody else's.
             if network.driver == BRIDGE and not self._networks.is_given(network):
@@ -284,8 +288,7 @@ class Networking:
                 await self._apply()
             except PydockerdError as error:
                 log.error("%s", error)
-        named = [(self._name_entry(one), one.state.pid) for one in self.records() if one.id in self._live and
-                 self.has_names(one)]  # fmt: skip
+        named = [(self._name_entry(one), one.state.pid) for one in running if self.has_names(one)]
         try:
             await self._names.adopt(named)
         except PydockerdError as error:
@@ -449,8 +452,9 @@ class Networking:
     def _users_of(self, network_id: str) -> Sequence[str]:
         return [
             record.name
-            for record in self.records()
-            if record.id in self._live and any(one.network_id == network_id for one in record.state.endpoints)
+            for record in (*self.records(), *self._hidden)
+            if (record.id in self._live or record in self._hidden)
+            and any(one.network_id == network_id for one in record.state.endpoints)
         ]
 
     async def _unplug_all(self, interfaces: Sequence[str]) -> None:

@@ -78,8 +78,12 @@ class Recovery:
         found = [record_of(row, self._store.driver.name) for row in await self._store.containers.all()]
         for record, _ in found:
             self._containers.adopt(record)
-        for record, _ in sorted(found, key=_claim):
+        hidden = [record_of(row, "") for row in await self._store.containers.hidden()]
+        for record, _ in sorted((*found, *hidden), key=_claim):
             self._networking.adopt(record)
+        for record, _ in hidden:
+            if record.state.pid and record.state.pid in await self._units.processes(record.scope):
+                self._networking.runs_hidden(record)
         places = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._recover_one(record, str(more.get("phase", "")), places) for record, more in found))
         of_all_drivers = await self._store.containers.ids_of_all_drivers()

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import execs
 import pytest
-from net_house import OUTSIDE, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
+from net_house import HOST, OUTSIDE, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
 from store_house import needs_root
 
 pytestmark = needs_root
@@ -163,3 +164,31 @@ def test_the_default_bridge_does_not_lie_over_a_network_that_somebody_made(daemo
     assert daemon.address(daemon.run_detached("sleep", "1000", host={"NetworkMode": "made"}), "made")
     again(daemon)
     assert daemon.address(daemon.run_detached("sleep", "1000", host=ON_DEFAULT)).startswith("172.17.")
+
+
+def test_containers_of_another_storage_driver_keep_what_they_have_on_their_networks(daemon: NetDaemon) -> None:
+    assert daemon.post("/networks/create", {"Name": "made"}).status == 201
+    port = {"PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}
+    runs = daemon.run_detached("sleep", "1000", name="hidden", host={"NetworkMode": "made", **port})
+    stopped = daemon.run_detached("true", host={"NetworkMode": "made"})
+    daemon.wait(stopped)
+    had = [daemon.address(runs, "made")]
+    of_hidden = Namespace.of(daemon.inspect(runs)["State"]["Pid"])
+    again(daemon, "-s", "vfs")
+    daemon.import_busybox()
+    reply = daemon.delete("/networks/made")
+    assert (reply.status, "hidden" in reply.message) == (403, True)
+    others = [daemon.run_detached("sleep", "1000", host={"NetworkMode": "made"}) for _ in range(3)]
+    had += [daemon.address(other, "made") for other in others]
+    assert len(set(had)) == len(had)
+    with daemon.within(others[0]) as inside, telling_who_asks(of_hidden, 80):
+        assert tcp_answer(inside, had[0], 80)
+        assert tcp_answer(daemon.outside, HOST, 8080)
+    assert had[0] in execs.run(daemon, others[0], "nslookup", "hidden").text()
+    for other in others:
+        daemon.delete(f"/containers/{other}?force=1")
+    again(daemon, "-s", "overlay")
+    assert daemon.address(runs, "made") == had[0]
+    with telling_who_asks(of_hidden, 80):
+        assert tcp_answer(daemon.outside, HOST, 8080) == OUTSIDE.encode()
+    of_hidden.close()
