@@ -1,13 +1,15 @@
 """Which addresses containers have: decided before a start, kept while they are stopped, in memory throughout.
 
-What is decided is the caller's to write down, in the container's row; the rows are read back by `adopt`.
+What is decided is the caller's to write down, in the container's row; the rows are read back by `adopt`.  A row may say
+what is true no longer (the daemon's settings have changed, or another container has got the address), so who has an
+address is known here, and nobody gives back what is another's.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from dockerd_py import ids
@@ -28,6 +30,7 @@ class Addressing:
         """has_place: whether a container is on its networks, or about to be."""
         self._networks = networks
         self._has_place = has_place
+        self._holders: dict[tuple[str, str], str] = {}  # by network and address, the container that has it
         self.records: Callable[[], Iterable[Record]] = tuple
 
     def plan(self, record: Record, asked: EndpointRequest, interface: str) -> Endpoint:
@@ -44,11 +47,12 @@ class Addressing:
         with ExitStack() as undo:
             for addresses in self._networks.addresses(network.id):
                 version = addresses.subnet.version
-                if had[version] and wanted[version] in ("", had[version]):
+                if wanted[version] in ("", had[version]) and self._keeps(record, addresses, network, had[version]):
                     found[version] = had[version]
                 else:
                     found[version] = self._take(addresses, wanted[version], network)
-                    undo.callback(addresses.release, found[version])
+                    self._holders[network.id, found[version]] = record.id
+                    undo.callback(self._release, addresses, network.id, found[version])
             undo.pop_all()
         endpoint_id = ids.new_id()
         own = record.config.mac_address if asked == record.host.networks[0] else ""
@@ -62,31 +66,39 @@ class Addressing:
             ipv6=found.get(6, ""),
         )
 
-    def give_back(self, endpoints: Iterable[Endpoint]) -> None:
-        """Their addresses are free."""
+    def give_back(self, record: Record, endpoints: Iterable[Endpoint], *, but: Iterable[Endpoint] = ()) -> None:
+        """The addresses in ``endpoints`` are free, as far as they are the container's, and not in ``but``."""
+        kept = {(one.network_id, address) for one in but for address in (one.ipv4, one.ipv6)}
         for endpoint in endpoints:
-            try:
-                for address, addresses in self._with_addresses(endpoint):
-                    addresses.release(address)
-            except NoSuchNetwork:
-                log.debug("network %s is gone", endpoint.network_id)
+            for address in filter(None, (endpoint.ipv4, endpoint.ipv6)):
+                key = endpoint.network_id, address
+                if key in kept or self._holders.get(key) != record.id:
+                    continue
+                del self._holders[key]
+                with suppress(NoSuchNetwork):
+                    for addresses in self._networks.addresses(endpoint.network_id):
+                        if address in addresses:
+                            addresses.release(address)
 
     def adopt(self, record: Record) -> None:
         """Its addresses are taken: before anything is planned.  Those that run come first."""
-        kept = []
-        for endpoint in record.state.endpoints:
-            try:
-                with ExitStack() as undo:
-                    for address, addresses in self._with_addresses(endpoint):
-                        addresses.take_back(address)
-                        undo.callback(addresses.release, address)
-                    undo.pop_all()
-            except PydockerdError as error:
-                log.debug("%s: its address on network %s is gone: %s", record.id, endpoint.network_id, error)
-                continue
-            kept.append(endpoint)
-        if len(kept) < len(record.state.endpoints) and not record.state.running:
-            record.state = with_state(record, endpoints=tuple(kept))
+        kept = tuple(filter(None, (self._adopt(record, endpoint) for endpoint in record.state.endpoints)))
+        if not record.state.running:  # one that runs has what it has
+            record.state = with_state(record, endpoints=kept)
+
+    def _adopt(self, record: Record, endpoint: Endpoint) -> Endpoint | None:
+        """With the addresses that are its own; None without any."""
+        found = {4: "", 6: ""}
+        with suppress(NoSuchNetwork):
+            for address, addresses in self._with_addresses(endpoint):
+                try:
+                    addresses.take_back(address)
+                except PydockerdError as error:
+                    log.debug("%s: its address %s is gone: %s", record.id, address, error)
+                    continue
+                self._holders[endpoint.network_id, address] = record.id
+                found[addresses.subnet.version] = address
+        return replace(endpoint, ipv4=found[4], ipv6=found[6]) if any(found.values()) else None
 
     def _take(self, addresses: Addresses, wanted: str, network: Network) -> str:
         """An address; when there is none, that of a container that does not run.  Raises NetworkFailed, Conflict."""
@@ -106,13 +118,21 @@ class Addressing:
             asked = next((one for one in record.host.networks if one.network == network.id), None)
             for endpoint in record.state.endpoints:
                 has, fixed = {4: (endpoint.ipv4, "ipv4"), 6: (endpoint.ipv6, "ipv6")}[version]
-                if endpoint.network_id == network.id and has and not (asked and getattr(asked, fixed)):
-                    addresses.release(has)
+                is_its_own = endpoint.network_id == network.id and self._holders.get((network.id, has)) == record.id
+                if is_its_own and not (asked and getattr(asked, fixed)):
+                    self._release(addresses, network.id, has)
                     without = replace(endpoint, **{fixed: ""})
                     left = tuple(without if one is endpoint else one for one in record.state.endpoints)
                     record.state = with_state(record, endpoints=left)
                     return True
         return False
+
+    def _keeps(self, record: Record, addresses: Addresses, network: Network, address: str) -> bool:
+        return self._holders.get((network.id, address)) == record.id and not addresses.is_reserved(address)
+
+    def _release(self, addresses: Addresses, network_id: str, address: str) -> None:
+        del self._holders[network_id, address]
+        addresses.release(address)
 
     def _with_addresses(self, endpoint: Endpoint) -> list[tuple[str, Addresses]]:
         given = {4: endpoint.ipv4, 6: endpoint.ipv6}

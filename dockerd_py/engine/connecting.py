@@ -137,7 +137,7 @@ class Connecting:
                 self._lifecycle.rewrite_hosts(record)
                 self._lifecycle.on_other_address(record)
             elif going is not None:
-                self._networking.give_back([going])
+                self._networking.give_back(record, [going])
         if going is not None and record.state.running:
             self._publish("disconnect", network, record)
 

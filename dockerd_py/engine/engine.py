@@ -120,7 +120,7 @@ class Engine:
             links = Links()
             names = NameService(config.exec_root, units, installed=config.is_default_instance)
             own = host.instance_digits(config)
-            networks = Networks(config.network, store, links, events, own=f"pydocker{own}" if own else "")
+            networks = Networks(config.network, store, links, events, instance=own)
             networking = Networking(
                 networks, links, partial(_open_firewall, config, own), names, events, servers=config.network.dns
             )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from dockerd_py.engine.links import parse as parse_link
 from dockerd_py.engine.nameservice import NameEntry, NetworkNames
 from dockerd_py.engine.network_model import BRIDGE, IPVLAN, Attachment, Endpoint, EndpointRequest, Network
-from dockerd_py.engine.networks import PARENT, Networks
+from dockerd_py.engine.network_options import PARENT
+from dockerd_py.engine.networks import Networks
 from dockerd_py.engine.record import Record
 from dockerd_py.errors import NoSuchNetwork
 from dockerd_py.nat.hostports import HeldPort
@@ -19,19 +20,23 @@ from dockerd_py.runtime.monitors import Relayed
 
 def front_of(networks: Networks, endpoints: Sequence[Endpoint]) -> Endpoint | None:
     """The one by which published ports are reached: of the first bridge that packets from outside get to."""
-    for endpoint in endpoints:
-        try:
-            network = networks.get(endpoint.network_id)
-        except NoSuchNetwork:
-            continue
-        if network.driver == BRIDGE and not network.internal:
-            return endpoint
-    return None
+    found = _that_are_there(networks, endpoints)
+    return next((one for one, network in found if network.driver == BRIDGE and not network.internal), None)
 
 
 def gateway_of(networks: Networks, endpoints: Sequence[Endpoint]) -> Endpoint | None:
     """The one by which packets to everywhere else leave: the first that is not of an internal network."""
-    return next((one for one in endpoints if not networks.get(one.network_id).internal), None)
+    return next((one for one, network in _that_are_there(networks, endpoints) if not network.internal), None)
+
+
+def _that_are_there(networks: Networks, endpoints: Iterable[Endpoint]) -> Iterator[tuple[Endpoint, Network]]:
+    """The endpoints with their networks.  One may be gone while its container runs: the default one, by the daemon's
+    settings."""
+    for endpoint in endpoints:
+        try:
+            yield endpoint, networks.get(endpoint.network_id)
+        except NoSuchNetwork:
+            continue
 
 
 def relays(networks: Networks, record: Record, held: Iterable[HeldPort]) -> list[Relayed]:
@@ -87,15 +92,14 @@ def plug(networks: Networks, record: Record, endpoint: Endpoint) -> Plug:
 
 def has_names(networks: Networks, record: Record) -> bool:
     """Whether it is on a network on which containers find each other by name."""
-    return any(networks.get(one.network_id).name != BRIDGE for one in record.state.endpoints)
+    return any(network.name != BRIDGE for _, network in _that_are_there(networks, record.state.endpoints))
 
 
 def name_entry(networks: Networks, record: Record, servers: tuple[str, ...]) -> NameEntry:
     """What the name service knows of it.  servers: those of containers that name none."""
     found, inside = [], True
     asked = {one.network: one for one in record.host.networks}
-    for endpoint in record.state.endpoints:
-        network = networks.get(endpoint.network_id)
+    for endpoint, network in _that_are_there(networks, record.state.endpoints):
         inside = inside and network.internal
         if network.name != BRIDGE:
             one = asked[network.id]

@@ -95,6 +95,7 @@ class Networking:
         self._host_ports = HostPorts()
         self._live: dict[str, Live] = {}
         self._ending: dict[str, Live] = {}
+        self._hidden: list[Record] = []  # those of another storage driver that run
         self._tasks: set[asyncio.Task[None]] = set()
         self._recovered = False
         self._addressing = Addressing(networks, self.has_place)
@@ -110,15 +111,15 @@ class Networking:
         Raises NoSuchNetwork, Conflict, BadParameter, NetworkFailed; nothing is held then.
         """
         endpoints: list[Endpoint] = []
-        before = {endpoint.network_id for endpoint in record.state.endpoints}
         try:
             for number, asked in enumerate(one for one in record.host.networks if self._is_plugged(one)):
                 endpoints.append(self._addressing.plan(record, asked, f"eth{number}"))
             front = netviews.front_of(self._networks, endpoints)
             held = self._hold_ports(record, front)
         except BaseException:
-            self.give_back(one for one in endpoints if one.network_id not in before)
+            self._addressing.give_back(record, endpoints, but=record.state.endpoints)
             raise
+        self._addressing.give_back(record, record.state.endpoints, but=endpoints)
         self._live[record.id] = Live(front=front.id if front else "", held=held)
         record.state = with_state(record, endpoints=tuple(endpoints), ports=tuple(map(_published, held)))
 
@@ -184,24 +185,10 @@ class Networking:
         """Take a running container off a network; its state has the endpoint no longer, but ``before`` has.
 
         Raises NetworkFailed."""
-        await self._refresh(record)
         try:
-            namespace = await joining.open_namespace("network", record)
-        except NotRunning:  # by now: all that it had goes with it
-            self.give_back([endpoint])
-            return
-        try:
-            await self._tell_names(record, namespace)
-            if endpoint.host_interface:
-                await self._links.unplug(endpoint.host_interface)
-            else:
-                await self._links.unplug_inside(namespace, endpoint.interface)
-            gateway = netviews.gateway_of(self._networks, record.state.endpoints)
-            if gateway is not None and netviews.gateway_of(self._networks, before) is endpoint:
-                await self._links.lead_out(namespace, netviews.plug(self._networks, record, gateway))
-        finally:
-            os.close(namespace)
-        self.give_back([endpoint])
+            await self._refresh(record)
+        finally:  # nobody is on a network that he is not shown on, whatever is wrong with the firewall
+            await self._pull_out(record, endpoint, before)
 
     async def renamed(self, record: Record) -> None:
         """Others find it by its new name.  Raises NetworkFailed."""
@@ -261,11 +248,11 @@ class Networking:
 
     def forget(self, record: Record) -> None:
         """It is removed: its addresses are free."""
-        self.give_back(record.state.endpoints)
+        self.give_back(record, record.state.endpoints)
 
-    def give_back(self, endpoints: Iterable[Endpoint]) -> None:
-        """Their addresses are free."""
-        self._addressing.give_back(endpoints)
+    def give_back(self, record: Record, endpoints: Iterable[Endpoint]) -> None:
+        """The addresses that it has there are free."""
+        self._addressing.give_back(record, endpoints)
 
     # Recovery
 
@@ -277,16 +264,20 @@ class Networking:
         """An adopted container was found to run."""
         self._live[record.id] = Live(netviews.mappings(self._networks, record), self._front_of(record), published=True)
 
+    def runs_hidden(self, record: Record) -> None:
+        """A container of another storage driver runs: what it has on its networks stays.
+
+        Its published ports are its monitor's to relay, as nobody here would learn of its end.
+        """
+        self._hidden.append(record)
+
     async def recover(self) -> None:
         """All records are adopted: firewall and names are what they should be, and no interface is left over."""
-        known = {
-            endpoint.host_interface
-            for record in self.records()
-            if record.id in self._live
-            for endpoint in record.state.endpoints
-        }
+        running = [*(record for record in self.records() if record.id in self._live), *self._hidden]
+        known = {endpoint.host_interface for record in running for endpoint in record.state.endpoints}
         for network in self._networks.list():
-            if network.driver == BRIDGE and network.id not in self._networks.broken:
+            # On an administrator's own bridge such a name may be somebody else's.
+            if network.driver == BRIDGE and not self._networks.is_given(network):
                 for interface in await self._links.ports_of(network.bridge):
                     if interface.startswith(VETH) and interface not in known:
                         log.info("removing %s, which no container has", interface)
@@ -297,8 +288,7 @@ class Networking:
                 await self._apply()
             except PydockerdError as error:
                 log.error("%s", error)
-        named = [(self._name_entry(one), one.state.pid) for one in self.records() if one.id in self._live and
-                 self.has_names(one)]  # fmt: skip
+        named = [(self._name_entry(one), one.state.pid) for one in running if self.has_names(one)]
         try:
             await self._names.adopt(named)
         except PydockerdError as error:
@@ -337,6 +327,8 @@ class Networking:
     # Below
 
     def _is_plugged(self, asked: EndpointRequest) -> bool:
+        if self._networks.is_absent(asked.network):
+            return False
         return self._networks.get(asked.network).driver in (BRIDGE, MACVLAN, IPVLAN)
 
     def _front_of(self, record: Record) -> str:
@@ -363,6 +355,26 @@ class Networking:
             await self._links.plug(live.namespace, netviews.plug(self._networks, record, endpoint))
         if self.has_names(record):
             await self._names.put(self._name_entry(record), live.namespace)
+
+    async def _pull_out(self, record: Record, endpoint: Endpoint, before: Sequence[Endpoint]) -> None:
+        """Raises NetworkFailed."""
+        try:
+            namespace = await joining.open_namespace("network", record)
+        except NotRunning:  # by now: all that it had goes with it
+            self.give_back(record, [endpoint])
+            return
+        try:
+            if endpoint.host_interface:
+                await self._links.unplug(endpoint.host_interface)
+            else:
+                await self._links.unplug_inside(namespace, endpoint.interface)
+            self.give_back(record, [endpoint])
+            gateway = netviews.gateway_of(self._networks, record.state.endpoints)
+            if gateway is not None and netviews.gateway_of(self._networks, before) is endpoint:
+                await self._links.lead_out(namespace, netviews.plug(self._networks, record, gateway))
+            await self._tell_names(record, namespace)
+        finally:
+            os.close(namespace)
 
     async def _tell_names(self, record: Record, namespace: int) -> None:
         """A running container's networks have changed."""
@@ -440,8 +452,9 @@ class Networking:
     def _users_of(self, network_id: str) -> Sequence[str]:
         return [
             record.name
-            for record in self.records()
-            if record.id in self._live and any(one.network_id == network_id for one in record.state.endpoints)
+            for record in (*self.records(), *self._hidden)
+            if (record.id in self._live or record in self._hidden)
+            and any(one.network_id == network_id for one in record.state.endpoints)
         ]
 
     async def _unplug_all(self, interfaces: Sequence[str]) -> None:

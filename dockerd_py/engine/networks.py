@@ -10,28 +10,36 @@ import asyncio
 import builtins
 import ipaddress
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from dockerd_py import ids
 from dockerd_py.config import NetworkConfig
-from dockerd_py.engine import forms, network_checks
+from dockerd_py.engine import forms
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.network_model import (
     BRIDGE,
     HOST,
     HOST_DRIVER,
-    IPVLAN,
-    MACVLAN,
     NONE,
     NULL_DRIVER,
     Network,
     NetworkRequest,
     Pool,
 )
-from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, Denied, NoSuchNetwork, NotSupported, PydockerdError
+from dockerd_py.engine.network_options import (
+    BRIDGE_NAME,
+    DEFAULT,
+    HOST_IP,
+    ICC,
+    MASQUERADE,
+    MTU,
+    check,
+    flag,
+    own_bridge,
+)
+from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, Denied, NoSuchNetwork, PydockerdError
 from dockerd_py.nat import subnets
 from dockerd_py.nat.ipam import Addresses, check_pools
 from dockerd_py.nat.links import Links, exists
@@ -42,41 +50,26 @@ from dockerd_py.store.tasks import uninterrupted
 
 log = logging.getLogger(__name__)
 
-DEFAULT_BRIDGE = "pydocker0"
 NO_BRIDGE = "none"  # of -b
-
-BRIDGE_NAME = "com.docker.network.bridge.name"
-ICC = "com.docker.network.bridge.enable_icc"
-MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
-HOST_IP = "com.docker.network.bridge.host_binding_ipv4"
-MTU = "com.docker.network.driver.mtu"
-DEFAULT = "com.docker.network.bridge.default_bridge"
-PARENT = "parent"
-
-_OPTIONS = {
-    BRIDGE: {BRIDGE_NAME, ICC, MASQUERADE, HOST_IP, MTU, DEFAULT},
-    MACVLAN: {PARENT, "macvlan_mode", MTU},
-    IPVLAN: {PARENT, "ipvlan_mode", MTU},
-}
-_MODES = {"macvlan_mode": ("bridge", "private", "vepa", "passthru"), "ipvlan_mode": ("l2", "l3", "l3s")}
-_INTERFACE = re.compile(r"[a-zA-Z0-9_.-]{1,15}")
-_TRUE, _FALSE = {"true", "1", "t"}, {"false", "0", "f"}
 
 
 class Networks:
-    def __init__(self, config: NetworkConfig, store: Store, links: Links, events: EventLog, *, own: str = "") -> None:
-        """own: the name of the default bridge where ``config`` names none."""
+    def __init__(
+        self, config: NetworkConfig, store: Store, links: Links, events: EventLog, *, instance: str = ""
+    ) -> None:
+        """instance: what tells the daemon's own bridge from another daemon's; "" for the host's own daemon."""
         self._config = config
         self._store = store
         self._links = links
         self._events = events
-        self._own_bridge = own or DEFAULT_BRIDGE
+        self._own_bridge = own_bridge(instance)
         self._by_id: dict[str, Network] = {}
         self._addresses: dict[str, list[Addresses]] = {}
         self._making = asyncio.Lock()  # two networks must not choose the same subnet
-        self._removing: set[str] = set()
+        self._absent: Network | None = None
         self.broken: dict[str, PydockerdError] = {}  # networks whose bridge could not be made, and why
         self.mtu = config.mtu
+        self._prepared = False
         self.on_change: Callable[[], Awaitable[None]] = _nothing  # the firewall is to know of bridges
         self.is_used: Callable[[str], Sequence[str]] = lambda network_id: ()  # names of containers that run on it
 
@@ -91,7 +84,7 @@ class Networks:
 
     def has_icc(self, network: Network) -> bool:
         """Whether its containers reach each other without a link."""
-        return _flag(network, ICC, default=True)
+        return flag(network, ICC, default=True)
 
     # What a user asks
 
@@ -115,7 +108,7 @@ class Networks:
 
     async def create(self, request: NetworkRequest) -> Network:
         """Make a network and its bridge.  Raises BadParameter, NotSupported, Conflict, NetworkFailed."""
-        _check(request)
+        check(request)
         async with self._making:
             return await uninterrupted(self._create(request))
 
@@ -144,6 +137,14 @@ class Networks:
 
     # What containers need
 
+    def is_absent(self, network_id: str) -> bool:
+        """Whether it is the default one, which this daemon is to do without: another one may have it again."""
+        return self._absent is not None and self._absent.id == network_id
+
+    def is_given(self, network: Network) -> bool:
+        """Whether its bridge is an administrator's own: what is on it may be anybody's, and it is never taken away."""
+        return network.name == BRIDGE and network.bridge != self._own_bridge
+
     def addresses(self, network_id: str) -> Sequence[Addresses]:
         """What there is to give out on a network: one of a family at most.  Raises NoSuchNetwork."""
         if network_id not in self._addresses:
@@ -167,7 +168,7 @@ class Networks:
                     subnets=tuple(pool.subnet for pool in network.pools),
                     internal=network.internal,
                     icc=self.has_icc(network),
-                    masquerade=_flag(network, MASQUERADE, default=True) and not network.internal,
+                    masquerade=flag(network, MASQUERADE, default=True) and not network.internal,
                 )
             )
         return tuple(found)
@@ -188,7 +189,9 @@ class Networks:
         """
         for row in await self._store.networks.all():
             network = forms.load_network(row.id, row.name, row.created, row.settings)
-            if row.state == READY:
+            if row.state == READY and network.name == BRIDGE and not self.has_default:
+                self._absent = network
+            elif row.state == READY:
                 self._by_id[network.id] = network
             else:
                 log.info("network %s was half made or half removed: it goes", network.name)
@@ -196,15 +199,12 @@ class Networks:
         for name, driver in ((HOST, HOST_DRIVER), (NONE, NULL_DRIVER)):
             if not any(network.name == name for network in self._by_id.values()):
                 await self._add(Network(ids.new_id(), name, time.time_ns(), driver))
-        if not any(network.driver == BRIDGE for network in self._by_id.values()) and not self.has_default:
-            return
-        try:
-            self.mtu = self._config.mtu or await self._links.default_mtu()
-            if self._config.ip_forward:
-                await self._links.set_forwarding(ipv6=self._config.ipv6 or any(n.ipv6 for n in self._by_id.values()))
-        except PydockerdError as error:
-            log.error("%s", error)
-        await self._open_default()
+        if self._absent is not None:
+            await self._remove_bridge(self._absent)
+        if self.has_default or any(network.driver == BRIDGE for network in self._by_id.values()):
+            await self._prepare_host()
+        if self.has_default:
+            await self._open_default()
         await self.restore()
         for network in self._by_id.values():
             if network.id not in self._addresses:
@@ -215,13 +215,19 @@ class Networks:
         own = [one for one in self._by_id.values() if one.driver == BRIDGE and one.pools]
         await asyncio.gather(*map(self._have_bridge, own))
 
+    async def _prepare_host(self) -> None:
+        """What bridges need of it, before there is any."""
+        self._prepared = True
+        try:
+            self.mtu = self._config.mtu or await self._links.default_mtu()
+            if self._config.ip_forward:
+                await self._links.set_forwarding(ipv6=self._config.ipv6 or any(n.ipv6 for n in self._by_id.values()))
+        except PydockerdError as error:
+            log.error("%s", error)
+
     async def _open_default(self) -> None:
         """The network that containers are on which ask for none."""
-        found = next((network for network in self._by_id.values() if network.name == BRIDGE), None)
-        if not self.has_default:
-            if found is not None:
-                await uninterrupted(self._remove(found))
-            return
+        found = self.default
         before = found or Network(ids.new_id(), BRIDGE, time.time_ns(), BRIDGE)
         wanted = replace(
             before,
@@ -243,6 +249,8 @@ class Networks:
             self.broken[wanted.id] = error
         if found is None:
             await self._add(wanted)
+        elif wanted.id in self.broken:  # what it was may be right for the next daemon
+            self._by_id[wanted.id] = replace(wanted, pools=())
         elif wanted != found:
             if found.bridge != wanted.bridge and found.bridge == self._own_bridge:
                 await self._links.remove_bridge(found.bridge)
@@ -268,8 +276,11 @@ class Networks:
             if ranges[4]:
                 pools = [replace(pools[0], ip_range=ranges[4])]
             if config.ipv6:
-                pools.append(Pool(ranges[6] or str(subnets.choose_v6(before.id, pools=config.address_pools))))
-        return check_pools(pools)
+                pools.append(Pool(ranges[6]) if ranges[6] else self._own_pool_v6(before))
+        checked = check_pools(pools)
+        for pool in checked:
+            self._check_overlap(pool, but=before.id)
+        return checked
 
     async def _own_pool(self, before: Network) -> Pool:
         if self._config.bip:
@@ -279,7 +290,8 @@ class Networks:
         taken = [*occupied, *self._subnets(but=before.id)]
         if before.pools:
             kept = ipaddress.ip_network(before.pools[0].subnet)
-            if not any(kept.overlaps(ipaddress.ip_network(one)) for one in taken if ":" not in one):
+            overlaps = any(kept.overlaps(ipaddress.ip_network(one)) for one in taken if ":" not in one)
+            if not overlaps or await self._links.ports_of(self._own_bridge):  # who runs is not cut off
                 return replace(before.pools[0], ip_range="")
             log.warning("the host has come to use addresses of %s: the default bridge moves elsewhere", kept)
         if any(":" not in base for base, _ in self._config.address_pools):
@@ -287,6 +299,11 @@ class Networks:
             return Pool(str(subnet), str(subnet[1]))
         found = subnets.choose_for_bridge(taken)
         return Pool(str(found.network), str(found.ip))
+
+    def _own_pool_v6(self, before: Network) -> Pool:
+        taken = self._subnets(but=before.id)
+        kept = next((pool for pool in before.pools if ":" in pool.subnet and pool.subnet not in taken), None)
+        return kept or Pool(str(subnets.choose_v6(before.id, taken, self._config.address_pools)))
 
     # Below
 
@@ -309,18 +326,23 @@ class Networks:
             pools=await self._choose_pools(request, network_id),
             bridge=(request.options.get(BRIDGE_NAME) or f"br-{network_id[:12]}") if request.driver == BRIDGE else "",
         )
-        if network.bridge and exists(network.bridge):
+        bridges = {one.bridge for one in self._by_id.values()} | {self._own_bridge}
+        if network.bridge and (network.bridge in bridges or exists(network.bridge)):
             raise Conflict(f"there is an interface {network.bridge} already: name another one, or none")
         row = NetworkRow(network.id, network.name, network.created, forms.dump_network(network))
+        made = False
         await self._store.networks.insert(row)
         try:
             if network.driver == BRIDGE:
+                if not self._prepared:
+                    await self._prepare_host()
                 if request.ipv6 and self._config.ip_forward:
                     await self._links.set_forwarding(ipv6=True)
                 await self._links.ensure_bridge(self._bridge_of(network))
+                made = True
             await self._store.networks.set_state(network.id, READY)
         except BaseException:
-            await self._take_away(network, made=False)
+            await self._take_away(network, made=made)
             raise
         self._by_id[network.id] = network
         self._give_out(network)
@@ -342,12 +364,12 @@ class Networks:
             pools.append(Pool(str(subnets.choose_v6(network_id, taken, self._config.address_pools))))
         return check_pools(pools)
 
-    def _check_overlap(self, pool: Pool) -> None:
+    def _check_overlap(self, pool: Pool, but: str = "") -> None:
         wanted = ipaddress.ip_network(pool.subnet)
-        for subnet in self._subnets():
+        for subnet in self._subnets(but):
             other = ipaddress.ip_network(subnet)
             if other.version == wanted.version and other.overlaps(wanted):
-                raise Denied("Pool overlaps with other one on this address space")
+                raise Denied(f"Pool overlaps with other one on this address space: {wanted} with {other}")
 
     async def _remove(self, network: Network) -> None:
         if users := self.is_used(network.id):
@@ -372,14 +394,19 @@ class Networks:
 
     async def _take_away(self, network: Network, *, made: bool = True) -> None:
         """The bridge, then the row.  A bridge that stays keeps the row: recovery tries again."""
-        given = bool(self._config.bridge) and network.bridge == self._config.bridge
-        if network.driver == BRIDGE and not given and made:
+        if made and not await self._remove_bridge(network):
+            return
+        await self._store.networks.delete(network.id)
+
+    async def _remove_bridge(self, network: Network) -> bool:
+        """Whether there is none any more, or none of ours."""
+        if network.driver == BRIDGE and not self.is_given(network):
             try:
                 await self._links.remove_bridge(network.bridge)
             except PydockerdError as error:
                 log.error("the bridge of network %s stays: %s", network.name, error)
-                return
-        await self._store.networks.delete(network.id)
+                return False
+        return True
 
     async def _add(self, network: Network) -> None:
         row = NetworkRow(network.id, network.name, network.created, forms.dump_network(network), READY)
@@ -420,47 +447,3 @@ class Networks:
 
 async def _nothing() -> None:
     pass
-
-
-def _check(request: NetworkRequest) -> None:
-    """Raises BadParameter, NotSupported, Denied."""
-    network_checks.check_name(request.name)
-    if request.driver in (HOST_DRIVER, NULL_DRIVER):
-        raise Denied(f'only one instance of "{request.driver}" network is allowed')
-    if request.driver not in _OPTIONS:
-        raise NotSupported(
-            f"the network driver {request.driver!r} is not supported: there are {', '.join(sorted(_OPTIONS))}"
-        )
-    if request.ipam_driver not in ("", "default"):
-        raise NotSupported(f"the IPAM driver {request.ipam_driver!r} is not supported: leave it out")
-    for key in request.ipam_options:
-        raise NotSupported(f"the IPAM option {key} is not supported")
-    for key, value in request.options.items():
-        if key not in _OPTIONS[request.driver]:
-            raise NotSupported(f"the option {key} of the driver {request.driver} is not supported")
-        if key in (ICC, MASQUERADE) and value.lower() not in _TRUE | _FALSE:
-            raise BadParameter(f"{key}={value}: it must be true or false")
-        if key == HOST_IP:
-            _address(key, value)
-        if key == MTU and not (value.isdecimal() and 68 <= int(value) <= 65535):
-            raise BadParameter(f"{key}={value}: it must be a number from 68 to 65535")
-        if key in (BRIDGE_NAME, PARENT) and (not _INTERFACE.fullmatch(value) or value in (".", "..")):
-            raise BadParameter(f"{key}={value}: it is no name of an interface")
-        if key in _MODES and value not in _MODES[key]:
-            raise BadParameter(f"{key}={value}: there are {', '.join(_MODES[key])}")
-    if request.driver != BRIDGE and not request.options.get(PARENT):
-        raise BadParameter(f"a network of the driver {request.driver} needs the option {PARENT}: an interface")
-    if sum(1 for pool in request.pools if ":" not in pool.subnet) > 1:
-        raise BadParameter("a network has one subnet of IPv4 and one of IPv6 at most")
-
-
-def _address(key: str, value: str) -> None:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError as error:
-        raise BadParameter(f"{key}: {error}") from None
-
-
-def _flag(network: Network, key: str, *, default: bool) -> bool:
-    value = network.options.get(key)
-    return default if value is None else value.lower() in _TRUE

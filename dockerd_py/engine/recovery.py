@@ -78,8 +78,12 @@ class Recovery:
         found = [record_of(row, self._store.driver.name) for row in await self._store.containers.all()]
         for record, _ in found:
             self._containers.adopt(record)
-        for record, _ in sorted(found, key=lambda one: not one[0].state.running):  # those that run keep what they have
+        hidden = [record_of(row, "") for row in await self._store.containers.hidden()]
+        for record, _ in sorted((*found, *hidden), key=_claim):
             self._networking.adopt(record)
+        for record, _ in hidden:
+            if record.state.pid and record.state.pid in await self._units.processes(record.scope):
+                self._networking.runs_hidden(record)
         places = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._recover_one(record, str(more.get("phase", "")), places) for record, more in found))
         of_all_drivers = await self._store.containers.ids_of_all_drivers()
@@ -222,6 +226,15 @@ class Recovery:
         for entry in self._paths.spool.iterdir():
             if entry.name.partition(".")[0] not in known:
                 entry.unlink()
+
+
+def _claim(found: tuple[Record, dict[str, Any]]) -> int:
+    """Who has an address that two rows name: those that run; then those whose start may be found to have come about,
+    as theirs is the later row."""
+    record, more = found
+    if record.state.running:
+        return 0
+    return 1 if more.get("phase") == "starting" else 2
 
 
 def record_of(row: ContainerRow, driver: str) -> tuple[Record, dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from dockerd_py.config import Config
 from dockerd_py.engine import forms, host
 from dockerd_py.engine.network_model import BRIDGE
+from dockerd_py.engine.network_options import own_bridge
 from dockerd_py.errors import NetworkFailed, StoreError
 from dockerd_py.nat.firewall.choose import IPTABLES, NFTABLES, open_firewall
 from dockerd_py.nat.links import Links
@@ -33,7 +34,8 @@ async def take_away(config: Config) -> list[str]:
         with fsck.rows(config.root / DATABASE_NAME) as connection:
             rows = networks.read(connection) if connection is not None else []
         found = [forms.load_network(row.id, row.name, row.created, row.settings) for row in rows]
-        bridges = {one.bridge for one in found if one.driver == BRIDGE} - {config.network.bridge}
+        own = own_bridge(host.instance_digits(config))
+        bridges = {one.bridge for one in found if one.driver == BRIDGE and (one.name != BRIDGE or one.bridge == own)}
         for backend in (NFTABLES, IPTABLES):
             try:
                 if backend == NFTABLES or _has_legacy_tables():

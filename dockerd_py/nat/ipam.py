@@ -70,6 +70,10 @@ class Addresses:
         if self._first <= number <= self._last:
             self._latest = max(self._latest, number)
 
+    def is_reserved(self, address: str) -> bool:
+        """Whether no container can have it: the gateway's, for one."""
+        return int(_parsed(address)) in self._reserved
+
     def release(self, address: str) -> None:
         """Fine for one that nobody has."""
         self._given.discard(int(_parsed(address)))

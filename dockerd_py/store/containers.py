@@ -39,6 +39,10 @@ class ContainerTable:
         """Every row, the oldest first."""
         return await self._db.run(self.all_in)
 
+    async def hidden(self) -> list[ContainerRow]:
+        """The rows of all other drivers' containers."""
+        return await self._db.run(self._hidden_in)
+
     async def ids_of_all_drivers(self) -> set[str]:
         """The containers of every driver: those of others are hidden, and what is theirs must not be touched."""
         rows = await self._db.run(lambda connection: connection.execute("SELECT id FROM containers").fetchall())
@@ -66,8 +70,15 @@ class ContainerTable:
         await self._db.run(lambda connection: self.rename_in(connection, container_id, name))
 
     def all_in(self, connection: sqlite3.Connection) -> list[ContainerRow]:
+        return self._read(connection, "driver = ?")
+
+    def _hidden_in(self, connection: sqlite3.Connection) -> list[ContainerRow]:
+        return self._read(connection, "driver != ?")
+
+    def _read(self, connection: sqlite3.Connection, which: str) -> list[ContainerRow]:
+        # The condition is one of our own two, never a caller's.
         rows = connection.execute(
-            "SELECT id, name, image_id, created, settings, state, phase FROM containers WHERE driver = ?"
+            f"SELECT id, name, image_id, created, settings, state, phase FROM containers WHERE {which}"  # noqa: S608
             " ORDER BY created, id",
             (self._driver,),
         )

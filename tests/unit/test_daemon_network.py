@@ -379,6 +379,20 @@ def test_a_network_without_a_free_address_says_so_and_one_that_has_ended_gives_u
         assert (reply.status, "no available IPv4 addresses" in reply.message) == (500, True)
 
 
+def test_an_address_is_not_lost_to_a_start_that_fails(net_daemon: NetDaemon) -> None:
+    with network(net_daemon, "tiny", IPAM={"Config": [{"Subnet": "10.78.0.0/29"}]}), ExitStack() as stack:
+        loser = stack.enter_context(running(net_daemon, **on("tiny"), **published(":8080:80/tcp")))[0]
+        check(net_daemon, "POST", f"/containers/{loser}/stop?t=0")
+        stack.enter_context(running(net_daemon, **published(":8080:80/tcp")))
+        for _ in range(4):
+            stack.enter_context(running(net_daemon, **on("tiny")))
+        for _ in range(2):
+            with running(net_daemon, **on("tiny")):
+                pass  # its address was the loser's, and is free now
+            reply = net_daemon.post(f"/containers/{loser}/start")
+            assert (reply.status, "port is already allocated" in reply.message) == (500, True)
+
+
 def test_ipv6_on_a_network_that_has_it(net_daemon: NetDaemon) -> None:
     with (
         network(net_daemon, "six", EnableIPv6=True, IPAM={"Config": [{"Subnet": "fd00:77::/64"}]}),

@@ -93,3 +93,15 @@ def test_other_settings_and_a_missing_directory_are_refused(tmp_path: Path) -> N
 
     assert "--mtu means nothing to unplug" in refused("--mtu", "1400")
     assert "is not a directory" in refused("-g", str(tmp_path / "none"))
+
+
+def test_an_administrators_bridge_stays_though_nobody_says_that_it_is_one(
+    stopped: tuple[NetDaemon, net_picture.Picture]
+) -> None:
+    daemon, _ = stopped
+    daemon.host.run("sh", "-c", "ip link add br0 type bridge && ip address add 10.44.0.1/24 dev br0")
+    daemon.start(*daemon.flags, "-b", "br0")
+    daemon.stop()
+    done = unplug(daemon, "-g", str(daemon.root), "--exec-root", str(daemon.run))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert daemon.host.interfaces().keys() == {"lo", CABLE, "br0"}
