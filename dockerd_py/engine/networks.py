@@ -161,6 +161,10 @@ class Networks:
         for network in self.list():
             if network.driver != BRIDGE or network.id in self.broken:
                 continue
+            if not self.has_icc(network) and not exists(network.bridge):
+                # Somebody has deleted it.  The firewall refuses to close what is not there, and other networks need it.
+                log.warning("the bridge %s of network %s is gone", network.bridge, network.name)
+                continue
             found.append(
                 BridgeRules(
                     name=network.bridge,
