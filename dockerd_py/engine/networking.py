@@ -47,6 +47,7 @@ class Live:
     """What a container that runs, or starts, has in the firewall; and what it holds until it runs."""
 
     mappings: tuple[Mapping, ...] = ()
+    relayed: tuple[tuple[str, int], ...] = ()
     front: str = ""  # the endpoint that published ports lead to
     held: list[HeldPort] = field(default_factory=list)  # until its monitor has them
     namespace: int = -1  # until its processes are in there
@@ -127,6 +128,7 @@ class Networking:
         live = self._live[record.id]
         if record.state.endpoints:
             live.mappings = netviews.mappings(self._networks, record)
+            live.relayed = netviews.relayed(self._networks, record)
             live.sandbox = asyncio.create_task(self._make_sandbox(record, live))
             live.firewall = asyncio.create_task(self._open_for(live))
 
@@ -275,7 +277,12 @@ class Networking:
 
     def runs(self, record: Record) -> None:
         """An adopted container was found to run."""
-        self._live[record.id] = Live(netviews.mappings(self._networks, record), self._front_of(record), published=True)
+        self._live[record.id] = Live(
+            netviews.mappings(self._networks, record),
+            netviews.relayed(self._networks, record),
+            self._front_of(record),
+            published=True,
+        )
 
     async def recover(self) -> None:
         """All records are adopted: firewall and names are what they should be, and no interface is left over."""
@@ -385,6 +392,7 @@ class Networking:
             if self._front_of(record) != live.front:
                 await self._move_ports(record, live)
             live.mappings = netviews.mappings(self._networks, record)
+            live.relayed = netviews.relayed(self._networks, record)
         await self._apply()
 
     async def _move_ports(self, record: Record, live: Live) -> None:
@@ -426,6 +434,7 @@ class Networking:
                 bridges=self._networks.rules(),
                 mappings=tuple(one for live in self._live.values() for one in live.mappings),
                 links=self.link_rules(),
+                relayed=tuple(one for live in self._live.values() for one in live.relayed),
             )
         )
 

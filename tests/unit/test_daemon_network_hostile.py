@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from net_house import Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
+from net_house import HOST6, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
 from store_house import needs_root
-from test_daemon_network import network, on, published, running
+from test_daemon_network import network, of, on, published, running
 
 pytestmark = needs_root
 
@@ -70,3 +71,31 @@ def test_a_bridge_without_icc_that_somebody_has_made_anew_keeps_containers_apart
         ):
             assert tcp_answer(net_daemon.host, net_daemon.address(one, "apart"), 7777)
             assert not is_reached(tcp_answer, other, net_daemon.address(one, "apart"), 7777)
+
+
+@pytest.mark.parametrize("flags", [(), ("--firewall-backend=iptables",)])
+def test_an_internal_network_does_not_reach_another_through_the_relay(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    daemon = NetDaemon(tmp_path, *flags)
+    daemon.start()
+    try:
+        daemon.import_busybox()
+        with (
+            network(daemon, "alone", Internal=True, EnableIPv6=True),
+            running(daemon, **on("alone")) as (one, asker),
+            running(daemon, **published(":8080:80/tcp")) as (other, inside),
+            telling_who_asks(inside, 80),
+            telling_who_asks(daemon.host, 7777),
+        ):
+            gateway = of(daemon, one, "alone")["IPv6Gateway"]
+            assert tcp_answer(daemon.outside, HOST6, 8080)
+            assert tcp_answer(asker, gateway, 7777)
+            assert not is_reached(tcp_answer, asker, gateway, 8080)
+            daemon.stop(signal.SIGKILL)
+            daemon.start()
+            assert not is_reached(tcp_answer, asker, gateway, 8080)
+            assert daemon.post(f"/containers/{other}/stop?t=0").status == 204
+            with telling_who_asks(daemon.host, 8080):
+                assert tcp_answer(asker, gateway, 8080)
+    finally:
+        daemon.close()
+        daemon.vanish()
