@@ -116,6 +116,8 @@ class Networks:
     async def create(self, request: NetworkRequest) -> Network:
         """Make a network and its bridge.  Raises BadParameter, NotSupported, Conflict, NetworkFailed."""
         _check(request)
+        if not self._config.iptables and request.options.get(ICC, "true").lower() in _FALSE:
+            raise NotSupported(f"{ICC}=false needs the firewall, which this daemon does without (--iptables=false)")
         async with self._making:
             return await uninterrupted(self._create(request))
 

@@ -99,3 +99,16 @@ def test_an_internal_network_does_not_reach_another_through_the_relay(tmp_path: 
     finally:
         daemon.close()
         daemon.vanish()
+
+
+def test_a_network_without_icc_is_refused_where_there_is_no_firewall_to_see_to_it(tmp_path: Path) -> None:
+    daemon = NetDaemon(tmp_path, "--iptables=false")
+    daemon.start()
+    try:
+        reply = daemon.post("/networks/create", {"Name": "apart", **APART})
+        assert (reply.status, "--iptables=false" in reply.message) == (400, True), reply.message
+        with network(daemon, "open", Options={"com.docker.network.bridge.enable_icc": "true"}):
+            pass
+    finally:
+        daemon.close()
+        daemon.vanish()
