@@ -185,8 +185,13 @@ class Networking:
     async def unplug_running(self, record: Record, endpoint: Endpoint, before: Sequence[Endpoint]) -> None:
         """Take a running container off a network; its state has the endpoint no longer, but ``before`` has.
 
-        Raises NetworkFailed."""
-        await self._refresh(record)
+        Raises NetworkFailed: it is off all the same, if the firewall or its ports were the trouble."""
+        try:
+            await self._refresh(record)
+        finally:
+            await self._unplug_one(record, endpoint, before)
+
+    async def _unplug_one(self, record: Record, endpoint: Endpoint, before: Sequence[Endpoint]) -> None:
         try:
             namespace = await joining.open_namespace("network", record)
         except NotRunning:  # by now: all that it had goes with it

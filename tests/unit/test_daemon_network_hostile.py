@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import resource
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from daemons import until
 from net_house import HOST6, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
 from store_house import needs_root
 from test_daemon_network import network, of, on, published, running
@@ -112,3 +114,36 @@ def test_a_network_without_icc_is_refused_where_there_is_no_firewall_to_see_to_i
     finally:
         daemon.close()
         daemon.vanish()
+
+
+def test_who_is_disconnected_is_off_the_network_though_the_firewall_cannot_be_changed(net_daemon: NetDaemon) -> None:
+    with (
+        network(net_daemon, "left"),
+        running(net_daemon, **published(":8080:80/tcp")) as (one, inside),
+    ):
+        assert net_daemon.post("/networks/left/connect", {"Container": one}).status == 200
+        assert "eth1" in inside.interfaces()
+        with somebody_elses_table(net_daemon.host):
+            reply = net_daemon.post("/networks/bridge/disconnect", {"Container": one})
+            assert (reply.status, "nftables" in reply.message) == (500, True), reply.message
+            assert set(inside.interfaces()) == {"lo", "eth1"}
+            assert list(net_daemon.inspect(one)["NetworkSettings"]["Networks"]) == ["left"]
+        with telling_who_asks(inside, 80):
+            assert tcp_answer(net_daemon.host, "127.0.0.1", 8080)
+
+
+@contextmanager
+def somebody_elses_table(host: Namespace) -> Iterator[None]:
+    """A table of the name of ours that belongs to another process (nft(8): flags owner)."""
+    (table,) = (line.removeprefix("table ") for line in host.run("nft", "list", "tables", "ip").splitlines()
+                if "pydockerd" in line)  # fmt: skip
+    owner = host.inside(lambda: subprocess.Popen(["nft", "-i"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
+    assert owner.stdin is not None
+    try:
+        owner.stdin.write(f"delete table {table}\nadd table {table} {{ flags owner; }}\n".encode())
+        owner.stdin.flush()
+        until(lambda: "flags owner" in host.run("nft", "list", "tables", "ip") + host.run("nft", "list", "ruleset"))
+        yield
+    finally:
+        owner.stdin.close()
+        owner.wait(10)
