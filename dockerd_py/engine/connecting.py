@@ -143,9 +143,11 @@ class Connecting:
 
     async def _unplug(self, record: Record, endpoint: Endpoint, before: Sequence[Endpoint]) -> None:
         ports = record.state.ports
-        await self._networking.unplug_running(record, endpoint, before)
-        if record.state.ports != ports:
-            await self._lifecycle.save(record)
+        try:
+            await self._networking.unplug_running(record, endpoint, before)
+        finally:
+            if record.state.ports != ports:
+                await self._lifecycle.save(record)
 
     async def _keep(self, record: Record, before: tuple[object, object], **more: str) -> None:
         """Write down its networks and its endpoints; as they were when that fails."""

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 UNLINKING = "unlinking"
 """The phase of a container's state while it loses a link."""
 
+LARGEST_HOSTS = 1 << 20
+"""Bytes of a hosts file that are read: its container can make it as large as it likes, and sparse."""
+
 
 class Linking:
     def __init__(
@@ -64,15 +67,18 @@ class Linking:
             self._right(record)
 
     def _right(self, record: Record) -> None:
-        """What its processes have written into the file stays as long as the file is right about the links."""
+        """What its processes have written into the file stays as long as the file is right about the links, and no
+        larger than a hosts file can be."""
         if not record.host.links or not record.state.running:
             return
         try:
-            text = (self._paths.directory(record.id) / "hosts").read_text(encoding="utf-8", errors="surrogateescape")
+            with open(self._paths.directory(record.id) / "hosts", "rb") as file:
+                data = file.read(LARGEST_HOSTS + 1)
         except OSError as error:
             log.error("%s: its hosts file cannot be read: %s", record.id, error)
             return
-        if not self._containers.links.is_current(record, text):
+        text = data.decode(errors="surrogateescape")
+        if len(data) > LARGEST_HOSTS or not self._containers.links.is_current(record, text):
             self._lifecycle.rewrite_hosts(record)
 
     async def _unlink(self, ref: str, source: Record, alias: str) -> None:

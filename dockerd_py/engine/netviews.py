@@ -13,7 +13,7 @@ from dockerd_py.engine.network_options import PARENT
 from dockerd_py.engine.networks import Networks
 from dockerd_py.engine.record import Record
 from dockerd_py.errors import NoSuchNetwork
-from dockerd_py.nat.hostports import HeldPort
+from dockerd_py.nat.hostports import ANY6, HeldPort
 from dockerd_py.nat.model import Mapping, Plug
 from dockerd_py.runtime.monitors import Relayed
 
@@ -63,6 +63,15 @@ def mappings(networks: Networks, record: Record) -> tuple[Mapping, ...]:
         if address:  # else the monitor relays it
             found.append(Mapping(port.protocol, port.host_ip, port.host_port, bridge, address, port.port))
     return tuple(found)
+
+
+def relayed(networks: Networks, record: Record) -> tuple[tuple[str, int], ...]:
+    """Protocol and number of the ports at all addresses of the host that its monitor relays from wherever they are
+    asked: those of IPv6 of a container that has none."""
+    front = front_of(networks, record.state.endpoints)
+    if front is None or front.ipv6:
+        return ()
+    return tuple((port.protocol, port.host_port) for port in record.state.ports if port.host_ip == ANY6)
 
 
 def plug(networks: Networks, record: Record, endpoint: Endpoint) -> Plug:

@@ -72,7 +72,7 @@ def _address(key: str, value: str) -> None:
         raise BadParameter(f"{key}: {error}") from None
 
 
-def flag(network: Network, key: str, *, default: bool) -> bool:
+def flag(network: Network | NetworkRequest, key: str, *, default: bool) -> bool:
     """Whether an option is on; ``default`` where it is not given."""
     value = network.options.get(key)
     return default if value is None else value.lower() in _TRUE

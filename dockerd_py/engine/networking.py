@@ -47,6 +47,7 @@ class Live:
     """What a container that runs, or starts, has in the firewall; and what it holds until it runs."""
 
     mappings: tuple[Mapping, ...] = ()
+    relayed: tuple[tuple[str, int], ...] = ()
     front: str = ""  # the endpoint that published ports lead to
     held: list[HeldPort] = field(default_factory=list)  # until its monitor has them
     namespace: int = -1  # until its processes are in there
@@ -128,6 +129,7 @@ class Networking:
         live = self._live[record.id]
         if record.state.endpoints:
             live.mappings = netviews.mappings(self._networks, record)
+            live.relayed = netviews.relayed(self._networks, record)
             live.sandbox = asyncio.create_task(self._make_sandbox(record, live))
             live.firewall = asyncio.create_task(self._open_for(live))
 
@@ -184,7 +186,7 @@ class Networking:
     async def unplug_running(self, record: Record, endpoint: Endpoint, before: Sequence[Endpoint]) -> None:
         """Take a running container off a network; its state has the endpoint no longer, but ``before`` has.
 
-        Raises NetworkFailed."""
+        Raises NetworkFailed: it is off all the same, if the firewall or its ports were the trouble."""
         try:
             await self._refresh(record)
         finally:  # nobody is on a network that he is not shown on, whatever is wrong with the firewall
@@ -262,7 +264,12 @@ class Networking:
 
     def runs(self, record: Record) -> None:
         """An adopted container was found to run."""
-        self._live[record.id] = Live(netviews.mappings(self._networks, record), self._front_of(record), published=True)
+        self._live[record.id] = Live(
+            netviews.mappings(self._networks, record),
+            netviews.relayed(self._networks, record),
+            self._front_of(record),
+            published=True,
+        )
 
     def runs_hidden(self, record: Record) -> None:
         """A container of another storage driver runs: what it has on its networks stays.
@@ -397,6 +404,7 @@ class Networking:
             if self._front_of(record) != live.front:
                 await self._move_ports(record, live)
             live.mappings = netviews.mappings(self._networks, record)
+            live.relayed = netviews.relayed(self._networks, record)
         await self._apply()
 
     async def _move_ports(self, record: Record, live: Live) -> None:
@@ -438,6 +446,7 @@ class Networking:
                 bridges=self._networks.rules(),
                 mappings=tuple(one for live in self._live.values() for one in live.mappings),
                 links=self.link_rules(),
+                relayed=tuple(one for live in self._live.values() for one in live.relayed),
             )
         )
 

@@ -39,7 +39,7 @@ from dockerd_py.engine.network_options import (
     flag,
     own_bridge,
 )
-from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, Denied, NoSuchNetwork, PydockerdError
+from dockerd_py.errors import AmbiguousId, BadParameter, Conflict, Denied, NoSuchNetwork, NotSupported, PydockerdError
 from dockerd_py.nat import subnets
 from dockerd_py.nat.ipam import Addresses, check_pools
 from dockerd_py.nat.links import Links, exists
@@ -109,6 +109,8 @@ class Networks:
     async def create(self, request: NetworkRequest) -> Network:
         """Make a network and its bridge.  Raises BadParameter, NotSupported, Conflict, NetworkFailed."""
         check(request)
+        if not self._config.iptables and not flag(request, ICC, default=True):
+            raise NotSupported(f"{ICC}=false needs the firewall, which this daemon does without (--iptables=false)")
         async with self._making:
             return await uninterrupted(self._create(request))
 
@@ -161,6 +163,10 @@ class Networks:
         found = []
         for network in self.list():
             if network.driver != BRIDGE or network.id in self.broken:
+                continue
+            if not self.has_icc(network) and not exists(network.bridge):
+                # Somebody has deleted it.  The firewall refuses to close what is not there, and other networks need it.
+                log.warning("the bridge %s of network %s is gone", network.bridge, network.name)
                 continue
             found.append(
                 BridgeRules(

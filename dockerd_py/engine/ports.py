@@ -36,6 +36,8 @@ def check(host: HostConfig) -> list[str]:
             raise BadParameter(f'invalid port specification: "{one.port}"')
         if not (one.first == one.last == 0 or 0 < one.first <= one.last < 65536):
             raise BadParameter(f'invalid port specification: "{one.first}-{one.last}"')
+        if "%" in one.host_ip:
+            raise BadParameter(f"invalid IP address: {one.host_ip}: a port is published at an address without a zone")
     if not host.port_bindings and not host.publish_all:
         return []
     if host.network_mode.startswith("container:"):

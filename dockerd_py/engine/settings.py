@@ -10,6 +10,9 @@ from dockerd_py.engine import health_model, ports, resources, signals
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.errors import BadParameter
 
+MAX_NAME_BYTES = 63
+"""Of a host's name: what the kernel takes (uname(2)), less one."""
+
 
 def merge(config: ContainerConfig, image: ContainerConfig) -> ContainerConfig:
     """The container's own settings over those of its image."""
@@ -84,5 +87,6 @@ def check(config: ContainerConfig, host: HostConfig, min_memory: int) -> list[st
 
 def _check_hostname(config: ContainerConfig) -> None:
     for name in (config.hostname, config.domainname):
-        if len(name) > 63 or any(not (c.isalnum() or c in "-._") for c in name) or name.startswith("-"):
+        odd = any(not (c.isalnum() or c in "-._") for c in name) or name.startswith("-")
+        if odd or len(name.encode()) > MAX_NAME_BYTES:
             raise BadParameter(f"invalid hostname format: {name}")

@@ -30,6 +30,7 @@ UDP_CLIENTS = 1024  # beyond these, the one that has been silent longest is forg
 UDP_SECONDS = 90.0  # of silence in both directions
 RETRY_SECONDS = 0.1  # when there were too many connections, or no descriptors
 LINGER_SECONDS = 10.0  # how long, after the container's end, a client may take nothing of what it sent
+LINGER_MOST = 300.0  # and in all, though it takes a little now and then
 SYN_RETRIES = 4  # some 30 seconds
 KEEPALIVE = (120, 15, 4)  # seconds of silence, between probes; probes: a peer that is gone frees its descriptors
 
@@ -55,6 +56,7 @@ class Relay:
         self._listeners: list[_Listener] = []
         self._retry_at: float | None = None
         self.ended = False
+        self.released = 0.0
         self.progressed = 0.0  # on the monotonic clock; counts after the container's end only
         outer.watch(self.loop.fileno(), select.EPOLLIN, lambda _: self.turn())
 
@@ -143,11 +145,11 @@ class Relay:
         self._listeners.clear()
         for connection in list(self.connections):
             connection.target_ended()
-        self.progressed = time.monotonic()
+        self.released = self.progressed = time.monotonic()
 
     def lingers(self, now: float) -> bool:
         """After `release`: whether a client still takes something of what the container sent."""
-        return bool(self.connections) and now < self.progressed + LINGER_SECONDS
+        return bool(self.connections) and now < min(self.progressed + LINGER_SECONDS, self.released + LINGER_MOST)
 
     def close(self) -> None:
         """Give the ports back and reset the connections."""

@@ -87,3 +87,4 @@ class Rules:
     bridges: tuple[BridgeRules, ...] = ()
     mappings: tuple[Mapping, ...] = ()
     links: tuple[LinkRule, ...] = ()
+    relayed: tuple[tuple[str, int], ...] = ()  # protocol and port of those at :: that a process of the host's passes on

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from dockerd_py.errors import BadParameter
 HOST_GATEWAY = "host-gateway"
 SYSTEMD_RESOLVED_UPSTREAM = Path("/run/systemd/resolve/resolv.conf")
 _STUB = "127.0.0.53"
+
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # the name of an interface, or its number
 
 _LOOPBACK = (
     ("127.0.0.1", "localhost"),
@@ -56,7 +59,7 @@ def split_host(text: str) -> tuple[str, str]:
         raise BadParameter(f'bad format for add-host: "{text}": it must be NAME:ADDRESS')
     try:
         if address != HOST_GATEWAY:
-            ipaddress.ip_address(address)
+            _check_zoned(address)
     except ValueError:
         raise BadParameter(f'invalid IP address in add-host: "{address}"') from None
     return name, address
@@ -65,7 +68,7 @@ def split_host(text: str) -> tuple[str, str]:
 def check_address(text: str) -> None:
     """A name server's address, with the zone of a link-local one behind "%".  Raises BadParameter."""
     try:
-        ipaddress.ip_address(text)
+        _check_zoned(text)
     except ValueError:
         raise BadParameter(f"{text} is not an ip address") from None
 
@@ -133,6 +136,14 @@ def sweep(directory: Path) -> None:
     """Take away what a process that was killed inside `write` has left."""
     for path in directory.glob(".*.*"):
         path.unlink(missing_ok=True)
+
+
+def _check_zoned(text: str) -> None:
+    """Raises ValueError.  What is behind a "%" may be anything, a line's end too, as far as `ipaddress` goes."""
+    ipaddress.ip_address(text)
+    _, percent, zone = text.partition("%")
+    if percent and not _ZONE.fullmatch(zone):
+        raise ValueError(zone)
 
 
 def _read(path: Path) -> str:

@@ -18,6 +18,8 @@ from dockerd_py.monitor.supervisor import Config
 log = logging.getLogger(__name__)
 
 REPLY_SECONDS = 10.0
+BATCHES_AT_ONCE = 32
+"""Of ports: a monitor drops a connection whose socket is full of replies that nobody takes."""
 
 
 class Relayed(NamedTuple):
@@ -102,18 +104,19 @@ class Monitor:
         """Hand the host's sockets over; the caller closes its own copies.  Raises what `request` raises: some may have
         been taken then, and are given back by ``unpublish`` or with the start."""
         batches = [ports[at : at + wire.MAX_FDS] for at in range(0, len(ports), wire.MAX_FDS)]
-        requests = (
-            self.request(
-                "publish",
-                fds=tuple(port.fd for port in batch),
-                ports=[{"protocol": port.protocol, "address": port.address, "port": port.port} for port in batch],
+        for at in range(0, len(batches), BATCHES_AT_ONCE):
+            requests = (
+                self.request(
+                    "publish",
+                    fds=tuple(port.fd for port in batch),
+                    ports=[{"protocol": port.protocol, "address": port.address, "port": port.port} for port in batch],
+                )
+                for batch in batches[at : at + BATCHES_AT_ONCE]
             )
-            for batch in batches
-        )
-        # all are awaited, even after a failure: a request that is not sent yet needs its descriptors
-        for reply in await asyncio.gather(*requests, return_exceptions=True):
-            if isinstance(reply, BaseException):
-                raise reply
+            # all are awaited, even after a failure: a request that is not sent yet needs its descriptors
+            for reply in await asyncio.gather(*requests, return_exceptions=True):
+                if isinstance(reply, BaseException):
+                    raise reply
 
     def close(self) -> None:
         """Let go of the connection; the monitor lives on if it has a container."""

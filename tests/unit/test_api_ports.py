@@ -80,6 +80,12 @@ def test_a_binding_that_cannot_be_is_named(binding: Any, message: str) -> None:
         decode_create({"HostConfig": {"PortBindings": {"80/tcp": [binding]}}})
 
 
+@pytest.mark.parametrize("zone", ["eth0", "2", "2\n; flush ruleset"])
+def test_a_port_is_published_at_no_address_with_a_zone(zone: str) -> None:
+    with pytest.raises(BadParameter, match="invalid IP address: 2001:db8::1%"):
+        engine_ports.check(HostConfig(port_bindings=(PortBinding(80, "tcp", f"2001:db8::1%{zone}", 80, 80),)))
+
+
 @pytest.mark.parametrize("key", ["0/tcp", "70000/tcp", "80/icmp", "http", ""])
 def test_a_port_that_is_none_is_named(key: str) -> None:
     with pytest.raises(BadParameter, match="invalid p"):

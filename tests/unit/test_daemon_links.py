@@ -115,6 +115,20 @@ def test_the_hosts_file_follows_a_target_to_its_new_address_and_name(own_net_dae
         daemon.post("/containers/base/rename?name=db")
 
 
+def test_a_hosts_file_that_its_container_has_made_huge_is_not_read_but_written_anew(own_net_daemon: NetDaemon) -> None:
+    daemon = own_net_daemon
+    with started(daemon, "db", "web"):
+        db(daemon)
+        web(daemon, "db")
+        before = hosts(daemon)
+        execs.run(daemon, "web", "dd", "if=/dev/null", "of=/etc/hosts", "bs=1M", "seek=4M")  # 4 TiB, all of it a hole
+        path = daemon.root / "containers" / daemon.inspect("web")["Id"] / "hosts"
+        assert path.stat().st_size == 1 << 42
+        assert daemon.post("/containers/db/restart?t=0").status == 204
+        assert path.stat().st_size < 1000
+        assert hosts(daemon) == before
+
+
 def test_a_hosts_file_that_a_killed_daemon_left_behind_is_righted(own_net_daemon: NetDaemon) -> None:
     daemon = own_net_daemon
     with started(daemon, "db", "web"):

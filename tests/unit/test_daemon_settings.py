@@ -437,11 +437,25 @@ def test_hosts_are_added(daemon: Daemon) -> None:
         ("db:here", 'invalid IP address in add-host: "here"'),
         ("db:host-gateway", "host-gateway needs a bridge"),
         ("a b:1.2.3.4", "bad format"),
+        ("db:fe80::1%e\n192.0.2.66 evil", "invalid IP address in add-host"),
     ],
 )
 def test_an_extra_host_that_cannot_be_is_refused(daemon: Daemon, entry: str, text: str) -> None:
     status, message = refusal(daemon, ExtraHosts=[entry])
     assert (status, text in message) == (400, True), message
+
+
+def test_a_hostname_is_as_long_as_the_kernel_takes_it_in_bytes(daemon: Daemon) -> None:
+    status, message = refusal(daemon, {"Hostname": "é" * 32})
+    assert (status, message) == (400, "invalid hostname format: " + "é" * 32)
+    assert refusal(daemon, {"Hostname": "é" * 31}) == (201, "")
+
+
+def test_an_address_of_one_link_keeps_its_zone(daemon: Daemon) -> None:
+    given: dict[str, Any] = {"Dns": ["fe80::1%eth0"], "ExtraHosts": ["db:fe80::2%eth0"]}
+    assert sh(daemon, "tail -n1 /etc/resolv.conf /etc/hosts -q", **given).split() == [
+        "nameserver", "fe80::1%eth0", "fe80::2%eth0", "db",
+    ]  # fmt: skip
 
 
 def test_name_servers_search_list_and_options_are_as_given(daemon: Daemon) -> None:
@@ -458,6 +472,7 @@ def test_name_servers_search_list_and_options_are_as_given(daemon: Daemon) -> No
     ("settings", "text"),
     [
         ({"Dns": ["nowhere"]}, "nowhere is not an ip address"),
+        ({"Dns": ["fe80::1%e\nnameserver 1.2.3.4"]}, "is not an ip address"),
         ({"DnsSearch": ["a\nnameserver 1.2.3.4"]}, "invalid dns search domain"),
         ({"DnsOptions": ["a b"]}, "invalid dns option"),
     ],

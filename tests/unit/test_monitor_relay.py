@@ -365,6 +365,15 @@ def test_after_the_containers_end_nobody_is_waited_for_who_takes_nothing(house: 
         assert not house.relay.lingers(now + relay_module.LINGER_SECONDS + 1)
 
 
+def test_after_the_containers_end_nobody_is_waited_for_forever(house: House) -> None:
+    with joined(house):
+        house.call(house.relay.release)
+        now = time.monotonic() + relay_module.LINGER_MOST
+        for later, waits in ((-1, True), (1, False)):
+            house.relay.progressed = now + later  # as if its client had just taken something
+            assert house.relay.lingers(now + later) is waits
+
+
 # UDP
 
 

@@ -15,7 +15,7 @@ from name_house import Container, House, Upstream, until
 from name_house import house as open_house
 
 from dockerd_py.nat.dns import forward, message
-from dockerd_py.nat.dns.model import NetworkNames
+from dockerd_py.nat.dns.model import NameEntry, NetworkNames
 
 FIRST, SECOND, THIRD = "127.0.0.21", "127.0.0.22", "127.0.0.23"
 
@@ -361,6 +361,22 @@ def test_a_server_at_the_containers_own_loopback_is_the_containers(house: House)
     assert one.addresses("example.org", tcp=True) == ["192.0.2.7"]
     assert hosts.asked == []
     assert other.addresses("example.org") == ["192.0.2.8"]
+
+
+@pytest.mark.parametrize("server", ["0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0"])
+def test_other_spellings_of_the_loopback_are_the_containers_too(house: House, server: str) -> None:
+    hosts = house.upstream("127.0.0.1", lambda query, by: told(query, "192.0.2.8"))
+    one = house.container()
+    inside(house, one, "127.0.0.1", right)
+    house.put(one, NetworkNames("n", "shop", "10.0.0.2", "", ("cart",)), servers=(server,), own_loopback=True)
+    assert one.addresses("example.org") == ["192.0.2.7"]
+    assert hosts.asked == []
+
+
+@pytest.mark.parametrize("server", ["::", "::1"])
+def test_the_containers_own_ipv6_loopback_is_not_taken_for_the_hosts(house: House, server: str) -> None:
+    entry = NameEntry("0" * 64, servers=(server, "192.0.2.9"), own_loopback=True)
+    assert [one.address[0] for one in forward.servers_of(entry)] == ["192.0.2.9"]
 
 
 def test_when_nobody_answers_at_the_containers_loopback_the_next_server_is_asked(house: House) -> None:

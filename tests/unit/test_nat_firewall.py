@@ -66,8 +66,14 @@ class Stage:
         for six in (False, True):
             self.tool("-P", "FORWARD", policy, six=six)
 
-    def apply(self, *bridges: BridgeRules, ports: tuple[Mapping, ...] = (), links: tuple[LinkRule, ...] = ()) -> None:
-        self.host.do(self.firewall.apply(Rules(bridges or (BR0, BR1), ports, links)))
+    def apply(
+        self,
+        *bridges: BridgeRules,
+        ports: tuple[Mapping, ...] = (),
+        links: tuple[LinkRule, ...] = (),
+        relayed: tuple[tuple[str, int], ...] = (),
+    ) -> None:
+        self.host.do(self.firewall.apply(Rules(bridges or (BR0, BR1), ports, links, relayed)))
 
     def state(self) -> str:
         return kernel_state(self.host, self.backend)
@@ -277,6 +283,18 @@ def test_an_internal_network_is_alone_with_the_hosts_address_on_it(stage: Stage)
         (stage.one, "tcp", Ground.HOST, 8080),
         (stage.three, "tcp", Ground.HOST, 8081),
     )
+
+
+def test_an_internal_network_does_not_reach_another_by_a_port_that_is_relayed(stage: Stage) -> None:
+    internal = BridgeRules("br1", BR1.subnets, internal=True)
+    with Echo(stage.host, "tcp", 9000), Echo(stage.host, "udp", 9000):
+        stage.apply(BR0, internal, relayed=(("tcp", 9000),))
+        assert not reached((stage.three, "tcp", "fd31::1", 9000))
+        assert ask(stage.three, "udp", "fd31::1", 9000) == "host fd31::2"
+        assert ask(stage.one, "tcp", "fd30::1", 9000) == "host fd30::2"
+        assert ask(stage.outside, "tcp", Ground.HOST6, 9000).startswith("host")
+        stage.apply(BR0, internal)
+        assert ask(stage.three, "tcp", "fd31::1", 9000) == "host fd31::2"
 
 
 def test_without_icc_containers_reach_each_other_by_links_and_published_ports_alone(stage: Stage) -> None:
@@ -567,8 +585,13 @@ _links = st.lists(
 _bridges = st.lists(
     st.sampled_from([BR0, BR1, BridgeRules("br2", ("172.32.0.0/24",), internal=True), BridgeRules("br3")]), unique=True
 )
+_relayed = st.lists(st.tuples(st.sampled_from(["tcp", "udp"]), st.integers(8000, 8003)), max_size=4)
 _rules = st.builds(
-    lambda bridges, ports, links: Rules(tuple(bridges), tuple(ports), tuple(links)), _bridges, _ports, _links
+    lambda bridges, ports, links, relayed: Rules(tuple(bridges), tuple(ports), tuple(links), tuple(relayed)),
+    _bridges,
+    _ports,
+    _links,
+    _relayed,
 )
 
 

@@ -46,9 +46,12 @@ def servers_of(entry: NameEntry) -> tuple[Server, ...]:
     for text in entry.servers:
         name, _, zone = text.partition("%")
         with contextlib.suppress(ValueError, OSError):
-            address = ipaddress.ip_address(name)
-            inside = entry.own_loopback and address.is_loopback
+            given = ipaddress.ip_address(name)
+            address = getattr(given, "ipv4_mapped", None) or given
+            # to the kernel, the address of nobody is the asker's own loopback
+            inside = entry.own_loopback and (address.is_loopback or address.is_unspecified)
             if address.version == 4:
+                name = "127.0.0.1" if inside and address.is_unspecified else str(address)
                 if not (inside and name == redirect.ADDRESS):
                     found.append(Server(socket.AF_INET, (name, PORT), inside))
             elif not inside:

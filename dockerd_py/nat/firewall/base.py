@@ -96,6 +96,7 @@ class KernelFirewall:
         self._waiting: list[_Waiting] = []
         self._applied: Plans | None = None
         self._known = False  # whether the kernel has what we applied
+        self._filtered: dict[str, int] = {}  # the bridges that we have had it filter
         self._firewalld: Firewalld | None = None
 
     async def live_beside_firewalld(self) -> None:
@@ -142,12 +143,13 @@ class KernelFirewall:
 
     async def _bring(self, rules: Rules) -> None:
         wanted = self._planner.plans(rules)
-        if self._known and wanted == self._applied:
+        identities = bridgefilter.identities(wanted)
+        if self._known and wanted == self._applied and identities == self._filtered:
             return
         before = self.bridges
         await bridgefilter.ensure_module(wanted)
         await self._in_thread(lambda: self._transact(wanted))
-        self._applied, self._known = wanted, True
+        self._applied, self._known, self._filtered = wanted, True, identities
         if self.bridges != before:
             await self._tell_firewalld()
 

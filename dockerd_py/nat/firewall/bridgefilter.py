@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from contextlib import suppress
 
 from dockerd_py import subprocesses
 from dockerd_py.errors import NetworkFailed
@@ -19,6 +21,15 @@ _THERE = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
 def _closed(plans: Plans) -> tuple[str, ...]:
     return plans[0].closed if plans else ()
+
+
+def identities(plans: Plans) -> dict[str, int]:
+    """The indexes of the bridges that are to be filtered: one that was made anew has another, and is not filtered."""
+    found = {}
+    for name in _closed(plans):
+        with suppress(OSError):
+            found[name] = socket.if_nametoindex(name)
+    return found
 
 
 async def ensure_module(plans: Plans) -> None:

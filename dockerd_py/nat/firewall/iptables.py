@@ -1,7 +1,8 @@
 """The firewall on python-iptables: chains of our own in the legacy tables, and jumps to them.
 
 - mangle: ``…-FWD`` and ``…-IN`` judge what is passed on and what comes to the host, before anybody's filter;
-  ``…-LINKS`` is where icc is off. They drop, or return to whoever comes next.
+  ``…-LINKS`` is where icc is off, ``…-RELAY`` what internal networks do not reach. They drop, or return to whoever
+  comes next.
 - filter: a jump at the head of FORWARD to a chain that lets our bridges through.
 - nat: ``…-DNAT`` for published ports, ``…-POST`` for what leaves.
 
@@ -47,6 +48,7 @@ _ATTEMPTS = 10
 
 _TARGETS = {PASS: "RETURN", DROP: "DROP", MASQUERADE: "MASQUERADE"}
 _STATES = {KNOWN: RELATED_ESTABLISHED, REDIRECTED: DNAT, "": 0}
+_JUDGED = ("forward", "local", "links", "relayed")  # what is in table mangle
 _NEIGHBOURS = (135, 136)  # ICMPv6: neighbour solicitation and advertisement (RFC 4861)
 
 
@@ -59,6 +61,7 @@ class IptablesBackend:
         base = "PYDOCKERD" + (f"-{instance.upper()}" if instance else "")
         self._passage = base
         self._forward, self._local, self._links = f"{base}-FWD", f"{base}-IN", f"{base}-LINKS"
+        self._relayed = f"{base}-RELAY"
         self._ports, self._leaving = f"{base}-DNAT", f"{base}-POST"
         for table in ("filter", "mangle", "nat"):
             with _Table(self._iptc, 4, table):
@@ -76,7 +79,7 @@ class IptablesBackend:
     def change(self, old: Plans, new: Plans) -> None:
         for before, after in zip(old, new, strict=True):
             family = after.family
-            if (before.forward, before.local, before.links) != (after.forward, after.local, after.links):
+            if any(getattr(before, name) != getattr(after, name) for name in _JUDGED):
                 self._write(family, "mangle", self._judge, after)
             if before.bridges != after.bridges:
                 self._write(family, "filter", self._let_through, after)
@@ -110,8 +113,10 @@ class IptablesBackend:
     # --- what is in each table ---
 
     def _judge(self, table: _Table, plan: Plan) -> None:
-        for chain in (self._links, self._forward, self._local):
+        for chain in (self._links, self._relayed, self._forward, self._local):
             table.empty(chain)
+        for one in sorted(plan.relayed):
+            table.append(self._relayed, Entry("DROP", protocol=one.protocol, port=one.port))
         for link in sorted(plan.links):
             table.append(self._links, _link(link))
         table.append(self._links, Entry("DROP"))
@@ -163,12 +168,12 @@ class IptablesBackend:
     def _forget_judge(self, table: _Table) -> None:
         table.unlink("FORWARD", Entry(self._forward))
         table.unlink("INPUT", Entry(self._local))
-        table.remove(self._forward, self._local, self._links)
+        table.remove(self._forward, self._local, self._links, self._relayed)
 
     def _entries(self, rule: Rule) -> Iterator[Entry]:
         entry = Entry(
             # What returns from the chain of the links has been let through: it is not to come back.
-            self._links if rule.action == LINKS else _TARGETS[rule.action],
+            self._links if rule.action == LINKS else self._relayed if rule.relayed else _TARGETS[rule.action],
             goto=rule.action == LINKS,
             came_by=rule.came_by or rule.not_by,
             not_came_by=bool(rule.not_by),

@@ -60,7 +60,7 @@ class NftablesBackend:
                 lines += (f"add table {at}", f"delete table {at}")
                 lines += nfttext.declare(self._table, plan)
                 lines += nfttext.fill(self._table, plan)
-                lines += nfttext.elements("add", self._table, plan.family, plan.ports, plan.links)
+                lines += nfttext.elements("add", self._table, plan.family, plan.ports, plan.links, plan.relayed)
                 lines += self._passage(plan)
             return lines
 
@@ -78,9 +78,9 @@ class NftablesBackend:
                 text += nfttext.fill(self._table, after)
             if before.bridges != after.bridges:
                 text += nfttext.passage(self._chain, after)
-            ports, links = (before.ports, after.ports), (before.links, after.links)
-            text += nfttext.elements("delete", self._table, after.family, ports[0] - ports[1], links[0] - links[1])
-            text += nfttext.elements("add", self._table, after.family, ports[1] - ports[0], links[1] - links[0])
+            for verb, one, other in (("delete", before, after), ("add", after, before)):
+                ports, links, relayed = one.ports - other.ports, one.links - other.links, one.relayed - other.relayed
+                text += nfttext.elements(verb, self._table, after.family, ports, links, relayed)
         if text and (error := self._try("\n".join(text))[1]):
             raise NetworkFailed(f"nftables refused the change: {error}")
 

@@ -29,6 +29,7 @@ from dockerd_py.nat.firewall.rules import (
     Link,
     Plan,
     Port,
+    Relayed,
     Rule,
 )
 
@@ -60,6 +61,7 @@ def declare(table: str, plan: Plan) -> Iterable[str]:
     yield f"add map {at} ports {{ type inet_proto . inet_service : {address} . inet_service; }}"
     yield f"add map {at} ports_at {{ type {address} . inet_proto . inet_service : {address} . inet_service; }}"
     yield f"add set {at} links {{ type {address} . {address} . inet_proto . inet_service; }}"
+    yield f"add set {at} relayed {{ type inet_proto . inet_service; }}"
     yield f"add chain {at} forward {{ type filter hook forward priority -150; policy accept; }}"
     yield f"add chain {at} local {{ type filter hook input priority -150; policy accept; }}"
     yield f"add chain {at} prerouting {{ type nat hook prerouting priority -100; policy accept; }}"
@@ -93,7 +95,9 @@ def passage(chain: str, plan: Plan) -> Iterable[str]:
         yield f'add rule {at} oifname "{bridge}" counter accept'
 
 
-def elements(verb: str, table: str, family: int, ports: Iterable[Port], links: Iterable[Link]) -> Iterable[str]:
+def elements(
+    verb: str, table: str, family: int, ports: Iterable[Port], links: Iterable[Link], relayed: Iterable[Relayed]
+) -> Iterable[str]:
     """``verb`` is "add" or "delete"."""
     at = f"{_FAMILY[family]} {table}"
     ports = sorted(ports, key=lambda port: (port.protocol, port.host_ip, port.host_port))
@@ -103,7 +107,8 @@ def elements(verb: str, table: str, family: int, ports: Iterable[Port], links: I
         f"{link.source} . {link.target} . {PROTOCOL_NUMBERS[link.protocol]} . {link.port}"
         for link in sorted(links, key=lambda link: (link.source, link.target, link.protocol, link.port))
     ]
-    for name, values in (("ports", anywhere), ("ports_at", somewhere), ("links", pairs)):
+    served = [f"{PROTOCOL_NUMBERS[one.protocol]} . {one.port}" for one in sorted(relayed)]
+    for name, values in (("ports", anywhere), ("ports_at", somewhere), ("links", pairs), ("relayed", served)):
         if values:
             yield f"{verb} element {at} {name} {{ {', '.join(values)} }}"
 
@@ -129,6 +134,8 @@ def _rule(rule: Rule, family: int) -> str:
         words += f"{ip} daddr {rule.destination} "
     if rule.neighbours:
         words += "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } "
+    if rule.relayed:
+        words += "meta l4proto . th dport @relayed "
     words += _STATES[rule.state]
     if rule.action == LINKS:
         return f"{words}{ip} saddr . {ip} daddr . meta l4proto . th dport @links accept"

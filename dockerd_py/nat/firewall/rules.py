@@ -9,7 +9,8 @@ strict its policy is.
   a container is reached from elsewhere by replies, and by what a published port has redirected; all else that is
   sent to one is dropped, from outside as from another network. An internal network exchanges nothing with others.
 - ``local``: packets to the host itself. Nothing from a container reaches the host's 127.0.0.0/8, whatever
-  route_localnet says; an internal network sees of the host only what lies in its own subnets.
+  route_localnet says; an internal network sees of the host only what lies in its own subnets, and there no port that
+  a relay would lead to another network.
 - ``ports``: destinations of published ports, where the host itself is the destination. Never for loopback addresses,
   which the relays serve, nor for link-local ones, whose replies could not find back.
 - ``leaving``: what leaves a network for elsewhere gets the host's address; and what a published port leads back into
@@ -59,6 +60,7 @@ class Rule:
     destination: str = ""
     state: str = ""  # KNOWN or REDIRECTED
     neighbours: bool = False  # ICMPv6 that finds out who has an address
+    relayed: bool = False  # to a port of the host's that a relay serves
 
 
 class Port(NamedTuple):
@@ -78,6 +80,11 @@ class Link(NamedTuple):
     port: int
 
 
+class Relayed(NamedTuple):
+    protocol: str
+    port: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """What one family (4 or 6) needs."""
@@ -88,6 +95,7 @@ class Plan:
     leaving: tuple[Rule, ...] = ()
     ports: frozenset[Port] = frozenset()
     links: frozenset[Link] = frozenset()
+    relayed: frozenset[Relayed] = frozenset()
     bridges: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()  # bridges whose own traffic is to be filtered, too
 
@@ -134,6 +142,7 @@ class Planner:
                 plan if framed else _frame(rules.bridges, plan.family),
                 ports=(plan.ports - _of(plan.family, unpublished)) | _of(plan.family, published),
                 links=(plan.links - _of(plan.family, unlinked)) | _of(plan.family, linked),
+                relayed=_relayed(rules) if plan.family == 6 else frozenset(),
             )
             for plan in self._plans
         )
@@ -200,6 +209,8 @@ def _local(bridges: list[BridgeRules], family: int) -> Iterable[Rule]:
     for bridge in bridges:
         if not bridge.internal:
             continue
+        if family == 6:
+            yield Rule(DROP, came_by=bridge.name, relayed=True)
         for subnet in _subnets(bridge, family):
             yield Rule(PASS, came_by=bridge.name, destination=subnet)
         if family == 6:
@@ -248,6 +259,12 @@ def _port(mapping: Mapping) -> tuple[int, Port]:
     )
     never = any(host_ip in ipaddress.ip_network(network) for network in NEVER_REDIRECTED[family])
     return (0 if never else family), port
+
+
+def _relayed(rules: Rules) -> frozenset[Relayed]:
+    for protocol, port in rules.relayed:
+        _check_port(protocol, port)
+    return frozenset(Relayed(protocol, port) for protocol, port in rules.relayed)
 
 
 def _link(link: LinkRule) -> tuple[int, Link]:
