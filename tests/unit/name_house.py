@@ -190,8 +190,10 @@ class Upstream:
 class House:
     """A host with a running service, spoken to as the daemon does."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *prefix: str) -> None:
+        """prefix: what starts the service, like prlimit(1)."""
         self.directory = directory
+        self.prefix = prefix
         self.host = Namespace()
         self.path = str(directory / "names.sock")
         self.containers: list[Container] = []
@@ -200,7 +202,7 @@ class House:
         self.start()
 
     def start(self) -> None:
-        argv = [sys.executable, "-I", "-S", PROGRAM, self.path]
+        argv = [*self.prefix, sys.executable, "-I", "-S", PROGRAM, self.path]
         self.process = self.host.inside(lambda: subprocess.Popen(argv))
         self.connect()
 
@@ -266,8 +268,8 @@ class House:
 
 
 @contextlib.contextmanager
-def house(directory: Path) -> Iterator[House]:
-    it = House(directory)
+def house(directory: Path, *prefix: str) -> Iterator[House]:
+    it = House(directory, *prefix)
     try:
         yield it
     finally:

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from dnslib import QTYPE, RCODE, RR, DNSQuestion, DNSRecord
@@ -263,6 +264,19 @@ def _told(container: Container) -> bool:
         return container.addresses("cart", timeout=0.5) == ["10.0.0.2"]
     except TimeoutError:
         return False
+
+
+def test_a_flood_of_questions_leaves_descriptors_for_the_next_container(tmp_path: Path) -> None:
+    with open_house(tmp_path, "prlimit", "--nofile=200:200") as house:
+        house.upstream(FIRST, silent)
+        house.upstream(SECOND, right)
+        with asker(house, FIRST).socket(socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.connect(("127.0.0.11", 53))
+            for number in range(250):
+                sock.send(DNSRecord.question(f"{number}.example.org").pack())
+            sock.recv(512)  # the first that is refused
+            assert asker(house, SECOND).addresses("example.org") == ["192.0.2.7"]
 
 
 def test_a_flood_of_questions_is_bounded_and_disturbs_nobody_else(house: House) -> None:

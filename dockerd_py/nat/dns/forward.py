@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import resource
 import select
 import socket
 from collections.abc import Callable
@@ -101,6 +102,12 @@ class Forwarder:
         self.loop = loop
         self.waiting = 0  # askers, of all containers
 
+    @property
+    def busy(self) -> bool:
+        """Each question may take a descriptor for each attempt: half of them stay free for who comes next."""
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return self.waiting >= min(MAX_ALL, most // (2 * MAX_SERVERS))
+
 
 class Upstream:
     """The upstream servers of one container."""
@@ -117,7 +124,7 @@ class Upstream:
         if not self.servers:
             reply(query, query.reply(message.NO_SUCH_NAME))
             return
-        allowed = MAX_WAITING if self.forwarder.waiting < MAX_ALL else SPARE
+        allowed = SPARE if self.forwarder.busy else MAX_WAITING
         if self._waiting >= allowed:
             reply(query, query.reply(message.REFUSED))
             return
