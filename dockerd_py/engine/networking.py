@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from dockerd_py.engine import joining, netviews, ports
 from dockerd_py.engine.addressing import VETH, Addressing
 from dockerd_py.engine.events import EventLog
+from dockerd_py.engine.live import Live
 from dockerd_py.engine.nameservice import NameEntry, NameService
 from dockerd_py.engine.network_model import (
     BRIDGE,
@@ -36,42 +37,10 @@ from dockerd_py.nat.conntrack import forget_udp
 from dockerd_py.nat.firewall.base import Firewall
 from dockerd_py.nat.hostports import HeldPort, HostPorts, PortWanted
 from dockerd_py.nat.links import Links
-from dockerd_py.nat.model import LinkRule, Mapping, Rules
+from dockerd_py.nat.model import LinkRule, Rules
 from dockerd_py.runtime.monitors import MonitorGone, RequestFailed
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Live:
-    """What a container that runs, or starts, has in the firewall; and what it holds until it runs."""
-
-    mappings: tuple[Mapping, ...] = ()
-    relayed: tuple[tuple[str, int], ...] = ()
-    front: str = ""  # the endpoint that published ports lead to
-    held: list[HeldPort] = field(default_factory=list)  # until its monitor has them
-    namespace: int = -1  # until its processes are in there
-    sandbox: asyncio.Task[None] | None = None
-    firewall: asyncio.Task[None] | None = None
-    published: bool = False
-
-    def close_namespace(self) -> None:
-        if self.namespace >= 0:
-            os.close(self.namespace)
-            self.namespace = -1
-
-    def close_held(self) -> None:
-        for one in self.held:
-            one.close()
-        self.held.clear()
-
-    async def give_up(self) -> None:
-        """Stop what `begin` has begun, whatever has become of it."""
-        tasks = [task for task in (self.sandbox, self.firewall) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self.close_namespace()
 
 
 class Networking:
@@ -280,15 +249,13 @@ class Networking:
 
     async def recover(self) -> None:
         """All records are adopted: firewall and names are what they should be, and no interface is left over."""
-        running = [*(record for record in self.records() if record.id in self._live), *self._hidden]
+        running = self._running()
         known = {endpoint.host_interface for record in running for endpoint in record.state.endpoints}
-        for network in self._networks.list():
-            # On an administrator's own bridge such a name may be somebody else's.
-            if network.driver == BRIDGE and not self._networks.is_given(network):
-                for interface in await self._links.ports_of(network.bridge):
-                    if interface.startswith(VETH) and interface not in known:
-                        log.info("removing %s, which no container has", interface)
-                        await self._links.unplug(interface)
+        try:
+            await self._remove_unknown(known)
+            await self._put_back()
+        except PydockerdError as error:
+            log.error("%s", error)
         self._recovered = True
         if self._networks.has_default or any(network.driver == BRIDGE for network in self._networks.list()):
             try:
@@ -302,7 +269,8 @@ class Networking:
             log.error("%s", error)
 
     async def reapply(self) -> None:
-        """Somebody may have emptied the host's firewall.  Raises NetworkFailed."""
+        """Somebody may have deleted bridges, or emptied the host's firewall.  Raises NetworkFailed."""
+        await self._put_back()
         if self._firewall is not None:
             await self._firewall.reapply()
 
@@ -362,6 +330,30 @@ class Networking:
             await self._links.plug(live.namespace, netviews.plug(self._networks, record, endpoint))
         if self.has_names(record):
             await self._names.put(self._name_entry(record), live.namespace)
+
+    async def _remove_unknown(self, known: Collection[str]) -> None:
+        """Raises NetworkFailed."""
+        for network in self._networks.list():
+            # On an administrator's own bridge such a name may be somebody else's.
+            if network.driver == BRIDGE and not self._networks.is_given(network):
+                for interface in await self._links.ports_of(network.bridge):
+                    if interface.startswith(VETH) and interface not in known:
+                        log.info("removing %s, which no container has", interface)
+                        await self._links.unplug(interface)
+
+    async def _put_back(self) -> None:
+        """Containers that run are on their networks' bridges, though somebody has deleted one and it is another now.
+
+        Raises NetworkFailed."""
+        for record in self._running():
+            for endpoint in record.state.endpoints:
+                with suppress(NoSuchNetwork):
+                    bridge = self._networks.get(endpoint.network_id).bridge
+                    if endpoint.host_interface:
+                        await self._links.put_back(bridge, endpoint.host_interface)
+
+    def _running(self) -> list[Record]:
+        return [*(record for record in self.records() if record.id in self._live), *self._hidden]
 
     async def _pull_out(self, record: Record, endpoint: Endpoint, before: Sequence[Endpoint]) -> None:
         """Raises NetworkFailed."""
@@ -461,9 +453,8 @@ class Networking:
     def _users_of(self, network_id: str) -> Sequence[str]:
         return [
             record.name
-            for record in (*self.records(), *self._hidden)
-            if (record.id in self._live or record in self._hidden)
-            and any(one.network_id == network_id for one in record.state.endpoints)
+            for record in self._running()
+            if any(one.network_id == network_id for one in record.state.endpoints)
         ]
 
     async def _unplug_all(self, interfaces: Sequence[str]) -> None:

@@ -68,6 +68,15 @@ def ports(kernel: Kernel, name: str) -> tuple[str, ...]:
     return tuple(sorted(_ports(kernel.ip, index)))
 
 
+def put_back(kernel: Kernel, name: str, interface: str) -> None:
+    """Put an interface on a bridge that is on none: its bridge was deleted.  Fine when either is gone."""
+    bridge, index = index_of(name), index_of(interface)
+    if bridge and index and link_of(kernel.ip, index).get_attr("IFLA_MASTER") is None:
+        kernel.ip.link("set", index=index, master=bridge)
+        if hairpin_needed():
+            set_hairpin(kernel.ip, interface)
+
+
 def hairpin_needed() -> bool:
     """Whether bridged packets pass the IP firewall, which the module br_netfilter makes them do once it is loaded.
 

@@ -66,6 +66,12 @@ class Links:
             f"cannot read the ports of {bridge}", lambda kernel: bridges.ports(kernel, bridge)
         )
 
+    async def put_back(self, bridge: str, interface: str) -> None:
+        """Put an interface that is on no bridge on this one; fine when either is gone."""
+        await self._makers.run(
+            f"cannot put {interface} on {bridge}", lambda kernel: bridges.put_back(kernel, bridge, interface)
+        )
+
     async def occupied(self) -> tuple[str, ...]:
         """Subnets that the host has routes to or addresses in, default routes left out, and its name servers'."""
         return await self._makers.run("cannot read the host's routes", hostnet.occupied)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import execs
 import pytest
+from daemons import until
 from net_house import HOST, OUTSIDE, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
 from store_house import needs_root
 
@@ -192,3 +194,20 @@ def test_containers_of_another_storage_driver_keep_what_they_have_on_their_netwo
     with telling_who_asks(of_hidden, 80):
         assert tcp_answer(daemon.outside, HOST, 8080) == OUTSIDE.encode()
     of_hidden.close()
+
+
+@pytest.mark.parametrize("how", ["reload", "restart"])
+def test_a_bridge_that_was_deleted_is_back_with_all_that_were_on_it(daemon: NetDaemon, how: str) -> None:
+    assert daemon.post("/networks/create", {"Name": "made"}).status == 201
+    container = daemon.run_detached("sleep", "1000", host=ON_DEFAULT)
+    assert daemon.post("/networks/made/connect", {"Container": container}).status == 200
+    for name in [name for name in daemon.host.interfaces() if name.startswith(("pydocker", "br-"))]:
+        daemon.host.run("ip", "link", "del", name)
+    if how == "reload":
+        daemon.process.send_signal(signal.SIGHUP)
+    else:
+        again(daemon)
+    with daemon.within(container) as inside, telling_who_asks(inside, 80):
+        for network in ("bridge", "made"):
+            address = daemon.address(container, network)
+            until(lambda address=address: is_reached(tcp_answer, daemon.host, address, 80))
