@@ -1,13 +1,13 @@
 """Putting a container on a network and taking it off, while it runs too.
 
-What is wanted is written down before it is made; recovery finishes what a killed daemon has begun: an endpoint that is
-recorded and not there is plugged in, an interface that no endpoint has goes.
+What is wanted is written down before it is made; recovery finishes what a killed daemon has begun: who was being put on
+a network is taken off and put on it again, as nobody can tell how far it had come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from dockerd_py.engine import making
 from dockerd_py.engine.containers import Containers
@@ -34,7 +34,9 @@ from dockerd_py.store.store import Store
 from dockerd_py.store.tasks import uninterrupted
 
 PLUGGING = "plugging"
-"""The phase of a container's state while it is put on a network."""
+"""The phase of a container's state while it is put on a network: that of its last endpoint."""
+UNPLUGGING = "unplugging"
+"""While it is taken off one; then "before" is what endpoints it had."""
 
 
 class Connecting:
@@ -81,12 +83,16 @@ class Connecting:
             raise BadParameter("container cannot be disconnected from host network or connected to host network")
         await uninterrupted(self._disconnect(network, record))
 
-    async def finish(self, record: Record) -> None:
-        """Recovery's part: a running container was being put on a network."""
+    async def finish(self, record: Record, before: Sequence[Endpoint] = ()) -> None:
+        """Recovery's part: a running container was being put on a network, or with ``before`` taken off one."""
         if record.state.running:
-            for endpoint in record.state.endpoints:
-                if not await self._networking.is_plugged(endpoint):
-                    await self._networking.plug_running(record, endpoint)
+            there = {endpoint.id for endpoint in record.state.endpoints}
+            for endpoint in before:
+                if endpoint.id not in there:
+                    await self._networking.unplug_running(record, endpoint, before)
+            if not before and record.state.endpoints:
+                await self._networking.plug_again(record, record.state.endpoints[-1])
+            self._lifecycle.rewrite_hosts(record)
         await self._lifecycle.save(record)
 
     async def _connect(self, network: Network, record: Record, asked: EndpointRequest) -> None:
@@ -131,13 +137,16 @@ class Connecting:
             if going is not None:
                 endpoints = tuple(one for one in record.state.endpoints if one is not going)
                 record.state = with_state(record, endpoints=endpoints)
-            await self._keep(record, before)
             if going is not None and record.state.running:
-                await self._unplug(record, going, before[1].endpoints)
+                had = before[1].endpoints
+                await self._keep(record, before, phase=UNPLUGGING, before=[asdict(one) for one in had])
+                await self._unplug(record, going, had)
+                await self._lifecycle.save(record)
                 self._lifecycle.rewrite_hosts(record)
                 self._lifecycle.on_other_address(record)
-            elif going is not None:
-                self._networking.give_back(record, [going])
+            else:
+                await self._keep(record, before)
+                self._networking.give_back(record, [] if going is None else [going])
         if going is not None and record.state.running:
             self._publish("disconnect", network, record)
 
@@ -149,14 +158,14 @@ class Connecting:
             if record.state.ports != ports:
                 await self._lifecycle.save(record)
 
-    async def _keep(self, record: Record, before: tuple[object, object], **more: str) -> None:
-        """Write down its networks and its endpoints; as they were when that fails."""
+    async def _keep(self, record: Record, was: tuple[object, object], **more: object) -> None:
+        """Write down its networks and its endpoints; as they ``was`` when that fails."""
         try:
             await self._store.containers.update(
                 record.id, making.settings_of(record), self._lifecycle.state_of(record, **more)
             )
         except PydockerdError:
-            record.host, record.state = before  # type: ignore[assignment]
+            record.host, record.state = was  # type: ignore[assignment]
             raise
 
     def _publish(self, action: str, network: Network, record: Record) -> None:

@@ -17,7 +17,7 @@ from dockerd_py.engine import health_model
 from dockerd_py.engine.health_model import Health
 from dockerd_py.engine.model import ContainerConfig, ExecConfig, HostConfig, State
 from dockerd_py.engine.mount_model import Mount
-from dockerd_py.engine.network_model import Network
+from dockerd_py.engine.network_model import Endpoint, Network
 
 
 def dump_settings(
@@ -43,6 +43,10 @@ def load_state(text: str) -> tuple[State, dict[str, Any]]:
     data = json.loads(text)
     state = {field.name: data.pop(field.name) for field in fields(State) if field.name in data}
     return _load(State, state), data
+
+
+def load_endpoints(data: Sequence[Mapping[str, Any]]) -> tuple[Endpoint, ...]:
+    return tuple(_load(Endpoint, each) for each in data)
 
 
 def load_health(data: Mapping[str, Any]) -> Health:

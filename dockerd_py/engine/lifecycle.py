@@ -409,7 +409,7 @@ class Lifecycle:
     async def save(self, record: Record, **more: str) -> None:
         await self._store.containers.update_state(record.id, self.state_of(record, **more))
 
-    def state_of(self, record: Record, **more: str) -> str:
+    def state_of(self, record: Record, **more: object) -> str:
         """What the database keeps of it.  more: ``phase``, while something is under way that recovery has to know."""
         known = {"epoch": record.log_end.epoch, "ordinal": record.log_end.ordinal, "apparmor": record.apparmor}
         return forms.dump_state(record.state, **known, **more)

@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from dockerd_py.engine import joining, netviews, ports
-from dockerd_py.engine.addressing import VETH, Addressing
+from dockerd_py.engine import joining, netrepair, netviews, ports
+from dockerd_py.engine.addressing import Addressing
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.live import Live
 from dockerd_py.engine.nameservice import NameEntry, NameService
@@ -156,6 +155,9 @@ class Networking:
         """Take a running container off a network; its state has the endpoint no longer, but ``before`` has.
 
         Raises NetworkFailed: it is off all the same, if the firewall or its ports were the trouble."""
+        if (live := self._live.get(record.id)) is not None:  # an earlier daemon may not have come so far
+            front = netviews.front_of(self._networks, before)
+            live.front = front.id if front else ""
         try:
             await self._refresh(record)
         finally:  # nobody is on a network that he is not shown on, whatever is wrong with the firewall
@@ -166,9 +168,14 @@ class Networking:
         if self._names.has(record.id):
             await self._names.change(self._name_entry(record))
 
-    async def is_plugged(self, endpoint: Endpoint) -> bool:
-        network = self._networks.get(endpoint.network_id)
-        return network.driver != BRIDGE or endpoint.host_interface in await self._links.ports_of(network.bridge)
+    async def plug_again(self, record: Record, endpoint: Endpoint) -> None:
+        """As `plug_running`, where some of it may have been done.  Raises NetworkFailed, NotRunning."""
+        namespace = await joining.open_namespace("network", record)
+        try:
+            await self._unplug(namespace, endpoint)
+        finally:
+            os.close(namespace)
+        await self.plug_running(record, endpoint)
 
     async def refresh(self) -> None:
         """Bring the firewall to what runs now: somebody's links have changed.  Raises NetworkFailed."""
@@ -252,8 +259,8 @@ class Networking:
         running = self._running()
         known = {endpoint.host_interface for record in running for endpoint in record.state.endpoints}
         try:
-            await self._remove_unknown(known)
-            await self._put_back()
+            await netrepair.remove_unknown(self._networks, self._links, known)
+            await netrepair.put_back(self._networks, self._links, self._running())
         except PydockerdError as error:
             log.error("%s", error)
         self._recovered = True
@@ -270,7 +277,7 @@ class Networking:
 
     async def reapply(self) -> None:
         """Somebody may have deleted bridges, or emptied the host's firewall.  Raises NetworkFailed."""
-        await self._put_back()
+        await netrepair.put_back(self._networks, self._links, self._running())
         if self._firewall is not None:
             await self._firewall.reapply()
 
@@ -331,27 +338,6 @@ class Networking:
         if self.has_names(record):
             await self._names.put(self._name_entry(record), live.namespace)
 
-    async def _remove_unknown(self, known: Collection[str]) -> None:
-        """Raises NetworkFailed."""
-        for network in self._networks.list():
-            # On an administrator's own bridge such a name may be somebody else's.
-            if network.driver == BRIDGE and not self._networks.is_given(network):
-                for interface in await self._links.ports_of(network.bridge):
-                    if interface.startswith(VETH) and interface not in known:
-                        log.info("removing %s, which no container has", interface)
-                        await self._links.unplug(interface)
-
-    async def _put_back(self) -> None:
-        """Containers that run are on their networks' bridges, though somebody has deleted one and it is another now.
-
-        Raises NetworkFailed."""
-        for record in self._running():
-            for endpoint in record.state.endpoints:
-                with suppress(NoSuchNetwork):
-                    bridge = self._networks.get(endpoint.network_id).bridge
-                    if endpoint.host_interface:
-                        await self._links.put_back(bridge, endpoint.host_interface)
-
     def _running(self) -> list[Record]:
         return [*(record for record in self.records() if record.id in self._live), *self._hidden]
 
@@ -363,10 +349,7 @@ class Networking:
             self.give_back(record, [endpoint])
             return
         try:
-            if endpoint.host_interface:
-                await self._links.unplug(endpoint.host_interface)
-            else:
-                await self._links.unplug_inside(namespace, endpoint.interface)
+            await self._unplug(namespace, endpoint)
             self.give_back(record, [endpoint])
             gateway = netviews.gateway_of(self._networks, record.state.endpoints)
             if gateway is not None and netviews.gateway_of(self._networks, before) is endpoint:
@@ -374,6 +357,12 @@ class Networking:
             await self._tell_names(record, namespace)
         finally:
             os.close(namespace)
+
+    async def _unplug(self, namespace: int, endpoint: Endpoint) -> None:
+        if endpoint.host_interface:
+            await self._links.unplug(endpoint.host_interface)
+        else:
+            await self._links.unplug_inside(namespace, endpoint.interface)
 
     async def _tell_names(self, record: Record, namespace: int) -> None:
         """A running container's networks have changed."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from dockerd_py import wire
 from dockerd_py.engine import forms, ipc, mounts, settings
-from dockerd_py.engine.connecting import PLUGGING, Connecting
+from dockerd_py.engine.connecting import PLUGGING, UNPLUGGING, Connecting
 from dockerd_py.engine.containers import Containers
 from dockerd_py.engine.execs import Execs
 from dockerd_py.engine.forkserver import SOCKET_NAME
@@ -85,7 +85,7 @@ class Recovery:
             if record.state.pid and record.state.pid in await self._units.processes(record.scope):
                 self._networking.runs_hidden(record)
         places = asyncio.Semaphore(AT_ONCE)
-        await asyncio.gather(*(self._recover_one(record, str(more.get("phase", "")), places) for record, more in found))
+        await asyncio.gather(*(self._recover_one(record, more, places) for record, more in found))
         of_all_drivers = await self._store.containers.ids_of_all_drivers()
         await self._sweep(of_all_drivers)
         await self._volumes.recover(self._containers.records(), of_all_drivers)
@@ -94,7 +94,8 @@ class Recovery:
             if record.host.auto_remove and not record.state.active and record.state.status is not Status.CREATED:
                 await self._containers.remove(record.id, volumes=True)
 
-    async def _recover_one(self, record: Record, phase: str, places: asyncio.Semaphore) -> None:
+    async def _recover_one(self, record: Record, more: dict[str, Any], places: asyncio.Semaphore) -> None:
+        phase = str(more.get("phase", ""))
         async with places:
             try:
                 await self._recover(record, phase)
@@ -102,6 +103,8 @@ class Recovery:
                     await self._updates.finish(record)
                 elif phase == PLUGGING:
                     await self._connecting.finish(record)
+                elif phase == UNPLUGGING:
+                    await self._connecting.finish(record, forms.load_endpoints(more["before"]))
                 elif phase == UNLINKING:
                     await self._linking.finish(record)
             except (PydockerdError, OSError) as error:

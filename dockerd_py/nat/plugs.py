@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import socket
 from typing import Any
 
 from dockerd_py.errors import BadParameter, NetworkFailed
@@ -15,6 +16,9 @@ from dockerd_py.nat.bridges import address_arguments, check_is_bridge, hairpin_n
 from dockerd_py.nat.model import BRIDGE, IPVLAN, MACVLAN, Plug
 from dockerd_py.nat.netns import want_sysctl
 from dockerd_py.nat.rtnl import Kernel, delete, index_of, refused
+
+_MAIN, _UNICAST = 254, 1  # rtnetlink(7)
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 IPVLAN_MODES = ("l2", "l3", "l3s")
@@ -38,11 +42,17 @@ def plug(kernel: Kernel, namespace: int, plug: Plug) -> None:
 
 
 def lead_out(kernel: Kernel, namespace: int, plug: Plug) -> None:
-    """Have a plug that is in place already lead to everywhere else."""
+    """Have a plug that is in place already lead to everywhere else, unless the container has seen to that itself."""
     with kernel.inside(namespace) as ip:
         index = index_of(plug.interface)
         for gateway in plug.gateways:
-            _route(ip, index, plug, gateway)
+            version = 6 if ":" in gateway else 4
+            if not any(_is_default(route) for route in ip.get_routes(family=_FAMILIES[version])):
+                _route(ip, index, plug, gateway)
+
+
+def _is_default(route: Any) -> bool:
+    return not route["dst_len"] and route["table"] == _MAIN and route["type"] == _UNICAST
 
 
 def unplug_any(kernel: Kernel, namespace: int, plug: Plug) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import execs
 import pytest
 from daemons import until
-from net_house import HOST, OUTSIDE, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
+from net_house import CABLE, HOST, OUTSIDE, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
 from store_house import needs_root
 
 pytestmark = needs_root
@@ -211,3 +214,60 @@ def test_a_bridge_that_was_deleted_is_back_with_all_that_were_on_it(daemon: NetD
         for network in ("bridge", "made"):
             address = daemon.address(container, network)
             until(lambda address=address: is_reached(tcp_answer, daemon.host, address, 80))
+
+
+def rewrite(daemon: NetDaemon, container: str, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Have the row of a container, in the database of a daemon that was killed, say something else."""
+    with contextlib.closing(sqlite3.connect(daemon.root / "pydockerd.db")) as connection, connection:
+        row = connection.execute("SELECT settings, state FROM containers WHERE id = ?", (container,)).fetchone()
+        configured, state = map(json.loads, row)
+        change(configured, state)
+        values = json.dumps(configured), json.dumps(state), container
+        connection.execute("UPDATE containers SET settings = ?, state = ? WHERE id = ?", values)
+
+
+def make(daemon: NetDaemon, driver: str) -> None:
+    """A network called "made"; the test is skipped where the kernel has none of that kind."""
+    link = ("link", CABLE) if driver == "macvlan" else ()
+    if daemon.host.complaints("ip", "link", "add", "name", "probe", *link, "type", driver):
+        pytest.skip(f"the kernel has no {driver}")
+    daemon.host.run("ip", "link", "del", "probe")
+    options = {"parent": CABLE} if driver == "macvlan" else {}
+    assert daemon.post("/networks/create", {"Name": "made", "Driver": driver, "Options": options}).status == 201
+
+
+@pytest.mark.parametrize("driver", ["bridge", "macvlan"])
+def test_who_was_half_put_on_a_network_by_a_daemon_that_was_killed_is_on_it(daemon: NetDaemon, driver: str) -> None:
+    make(daemon, driver)
+    container = daemon.run_detached("sleep", "1000", host=ON_DEFAULT)
+    assert daemon.post("/networks/made/connect", {"Container": container}).status == 200
+    inside = Namespace.of(daemon.inspect(container)["State"]["Pid"])
+    daemon.stop(signal.SIGKILL)
+    rewrite(daemon, container, lambda _, state: state.update(phase="plugging"))
+    with contextlib.closing(inside):
+        had = inside.interfaces()["eth1"]
+        inside.run("ip", "address", "flush", "dev", "eth1")
+        daemon.start()
+        assert inside.interfaces()["eth1"] == had
+
+
+@pytest.mark.parametrize("driver", ["bridge", "macvlan"])
+def test_who_was_half_taken_off_a_network_by_a_daemon_that_was_killed_is_off_it(
+    daemon: NetDaemon, driver: str
+) -> None:
+    make(daemon, driver)
+    container = daemon.run_detached("sleep", "1000", host={"NetworkMode": "made"})
+    assert daemon.post("/networks/bridge/connect", {"Container": container}).status == 200
+    with daemon.within(container) as inside:
+        daemon.stop(signal.SIGKILL)
+
+        def taken_off(configured: dict[str, Any], state: dict[str, Any]) -> None:
+            state.update(phase="unplugging", before=state["endpoints"], endpoints=state["endpoints"][1:])
+            configured["host"]["networks"] = configured["host"]["networks"][1:]
+
+        rewrite(daemon, container, taken_off)
+        daemon.start()
+        assert inside.interfaces().keys() == {"lo", "eth1"}
+        with telling_who_asks(daemon.outside, 7777):
+            assert is_reached(tcp_answer, inside, OUTSIDE, 7777)
+    assert daemon.delete("/networks/made").status == 204
