@@ -17,6 +17,8 @@ from dockerd_py.nat.hostports import ANY6, HeldPort
 from dockerd_py.nat.model import Mapping, Plug
 from dockerd_py.runtime.monitors import Relayed
 
+LINK_LOCAL_PREFIXES = {4: 16, 6: 64}  # RFC 3927; RFC 4291, section 2.5.6
+
 
 def front_of(networks: Networks, endpoints: Sequence[Endpoint]) -> Endpoint | None:
     """The one by which published ports are reached: of the first bridge that packets from outside get to."""
@@ -86,6 +88,9 @@ def plug(networks: Networks, record: Record, endpoint: Endpoint) -> Plug:
             own.append(f"{given[subnet.version]}/{subnet.prefixlen}")
             if is_gateway and pool.gateway:
                 gateways.append(pool.gateway)
+    asked = next((one for one in record.host.networks if one.network == network.id), None)
+    for address in asked.link_local if asked is not None else ():
+        own.append(f"{address}/{LINK_LOCAL_PREFIXES[ipaddress.ip_address(address).version]}")
     return Plug(
         interface=endpoint.interface,
         mac="" if network.driver == IPVLAN else endpoint.mac,

@@ -379,6 +379,30 @@ def test_a_network_without_a_free_address_says_so_and_one_that_has_ended_gives_u
         assert (reply.status, "no available IPv4 addresses" in reply.message) == (500, True)
 
 
+def test_addresses_that_count_on_their_link_only(net_daemon: NetDaemon) -> None:
+    asked = {"LinkLocalIPs": ["169.254.7.7", "fe80::77"]}
+    with network(net_daemon, "own"), running(net_daemon, **on("own", IPAMConfig=asked)) as (_, inside):
+        shown = inside.run("ip", "address", "show", "eth0")
+        assert "inet 169.254.7.7/16" in shown
+        assert "inet6 fe80::77/64" in shown
+
+
+def test_starts_that_fail_leave_no_open_files(net_daemon: NetDaemon) -> None:
+    with network(net_daemon, "made"), running(net_daemon, **published(":8080:80/tcp")):
+        early = net_daemon.create("true", host={"NetworkMode": "made", **published(":8080:80/tcp")})
+        late = net_daemon.create("/no/such/program", host={"NetworkMode": "made", **published(":8081:80/tcp")})
+        for container in (early, late):
+            check(net_daemon, "POST", "/networks/bridge/connect", {"Container": container})
+        paths = [f"/containers/{one}/start" for one in (early, late)]
+        assert {reply.status for reply in at_once(net_daemon, paths)} == {400, 500}
+        before = net_daemon.resting()[1]
+        for _ in range(10):
+            assert {reply.status for reply in at_once(net_daemon, paths)} == {400, 500}
+        assert net_daemon.resting()[1] == before
+        for container in (early, late):
+            net_daemon.delete(f"/containers/{container}")
+
+
 def test_an_address_is_not_lost_to_a_start_that_fails(net_daemon: NetDaemon) -> None:
     with network(net_daemon, "tiny", IPAM={"Config": [{"Subnet": "10.78.0.0/29"}]}), ExitStack() as stack:
         loser = stack.enter_context(running(net_daemon, **on("tiny"), **published(":8080:80/tcp")))[0]
