@@ -67,6 +67,7 @@ from dockerd_py.runtime.monitors import RequestFailed
 from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.archive import outgoing
 from dockerd_py.store.store import Store
+from dockerd_py.store.tasks import uninterrupted
 from dockerd_py.units.base import Units
 
 log = logging.getLogger(__name__)
@@ -279,7 +280,9 @@ class Containers:
         record = self.record(ref)
         if not name.removeprefix("/"):
             raise BadParameter("Neither old nor new names may be empty")
-        name = ids.check_name(name)
+        await uninterrupted(self._rename(record, ids.check_name(name)))
+
+    async def _rename(self, record: Record, name: str) -> None:
         async with record.lock:
             if record.gone or record.removing:
                 raise Conflict(f"container {record.name} is being removed")
@@ -295,7 +298,10 @@ class Containers:
             old, record.name = record.name, name
             del self._by_name[old]
             await self._lifecycle.tell_name(record)
-            await self._networking.renamed(record)
+            try:
+                await self._networking.renamed(record)
+            except PydockerdError as error:
+                log.error("%s: others on its networks do not find it by its new name yet: %s", record.id, error)
         self._lifecycle.on_other_address(record)
         self._events.publish("container", "rename", record.id, record.attributes(oldName="/" + old))
 

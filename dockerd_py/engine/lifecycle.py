@@ -39,6 +39,7 @@ from dockerd_py.engine.volumes import Volumes
 from dockerd_py.errors import (
     AlreadyInState,
     Conflict,
+    NetworkFailed,
     NoSuchContainer,
     PydockerdError,
     RuntimeFailed,
@@ -418,7 +419,7 @@ class Lifecycle:
         """A running container's networks, or addresses of those that it is linked to, have changed."""
         try:
             self.files.rewrite_hosts(record, self._paths)
-        except OSError as error:
+        except (OSError, NetworkFailed) as error:
             log.error("%s: its hosts file cannot be written: %s", record.id, error)
 
     async def close(self) -> None:

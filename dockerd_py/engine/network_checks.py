@@ -12,7 +12,7 @@ import re
 from dockerd_py.engine import isolation
 from dockerd_py.engine.model import ContainerConfig, HostConfig
 from dockerd_py.engine.network_model import BRIDGE, DEFAULT, HOST, NONE, EndpointRequest
-from dockerd_py.errors import BadParameter, Denied
+from dockerd_py.errors import BadParameter, Denied, NotSupported
 
 PREDEFINED = (DEFAULT, BRIDGE, HOST, NONE)
 """Modes that are no network of a user's."""
@@ -79,13 +79,15 @@ def _check_networks(config: ContainerConfig, host: HostConfig) -> None:
 
 def check_endpoint(wanted: EndpointRequest) -> None:
     """Whether the network, where it is one of Docker's own, can do what is asked of it.  Raises BadParameter."""
+    if wanted.options:
+        raise NotSupported(f"the driver option {min(wanted.options)} of an endpoint is not supported: leave it out")
     if wanted.network not in PREDEFINED:
         return
     if wanted.ipv4 or wanted.ipv6:
         raise BadParameter("user specified IP address is supported on user defined networks only")
     if wanted.aliases:
         raise BadParameter("network-scoped alias is supported only for containers in user defined networks")
-    if wanted.network in (HOST, NONE) and (wanted.mac or wanted.links or wanted.link_local or wanted.options):
+    if wanted.network in (HOST, NONE) and (wanted.mac or wanted.links or wanted.link_local):
         raise BadParameter(f'the network "{wanted.network}" has no interface that could be set up')
 
 

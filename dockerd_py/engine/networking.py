@@ -401,7 +401,7 @@ class Networking:
         if had:
             try:
                 await record.monitor.request("unpublish")
-            except (MonitorGone, RequestFailed) as error:
+            except (MonitorGone, RequestFailed, asyncio.TimeoutError) as error:
                 log.warning("%s: its published ports still lead to the network that it left: %s", record.id, error)
                 return
             record.state = with_state(record, ports=())

@@ -79,13 +79,13 @@ def test_any_network_is_a_mode(mode: str) -> None:
 def test_what_is_asked_of_a_network_arrives() -> None:
     endpoint = EndpointConfig(
         "1.43", aliases=["db", "db"], links={"web": "w"}, ipv4_address="10.9.0.7", ipv6_address="FD00::07",
-        link_local_ips=["169.254.1.2"], driver_opt={"a": "b"}, mac_address="02-42-AC-11-00-02",
+        link_local_ips=["169.254.1.2"], mac_address="02-42-AC-11-00-02",
     )  # fmt: skip
     body = {"HostConfig": {"NetworkMode": "front"}, "NetworkingConfig": NetworkingConfig({"front": endpoint})}
     assert decode_create(body).host.networks == (
         EndpointRequest(
             "front", aliases=("db",), links=("web:w",), ipv4="10.9.0.7", ipv6="fd00::7", link_local=("169.254.1.2",),
-            mac="02:42:ac:11:00:02", options={"a": "b"},
+            mac="02:42:ac:11:00:02",
         ),
     )  # fmt: skip
 
@@ -131,7 +131,9 @@ PRIVATE = "container cannot be connected to multiple networks with one of the ne
          "user specified IP address is supported on user defined networks only"),
         (({"bridge": {"Aliases": ["x"]}}, "bridge"),
          "network-scoped alias is supported only for containers in user defined networks"),
-        (({"host": {"DriverOpts": {"a": "b"}}}, "host"), 'the network "host" has no interface that could be set up'),
+        (({"host": {"MacAddress": "02:42:ac:11:00:02"}}, "host"),
+         'the network "host" has no interface that could be set up'),
+        (({"front": {"DriverOpts": {"a": "b"}}}, "front"), "the driver option a of an endpoint is not supported: leave it out"),
         (({"a": {"IPAMConfig": {"IPv4Address": "fd00::1"}}}, "a"), "invalid IPv4 address: fd00::1"),
         (({"a": {"IPAMConfig": {"IPv4Address": "10.0.0"}}}, "a"), "invalid IPv4 address: 10.0.0"),
         (({"a": {"IPAMConfig": {"IPv6Address": "1.2.3.4"}}}, "a"), "invalid IPv6 address: 1.2.3.4"),
