@@ -182,7 +182,7 @@ def _check(network: Network, record: Record) -> None:
         )
     if network.driver == HOST_DRIVER or record.host.network_mode == HOST:
         raise BadParameter("container cannot be disconnected from host network or connected to host network")
-    if network.driver == NULL_DRIVER or record.host.network_mode == NONE:
+    if record.host.networks and (network.driver == NULL_DRIVER or record.host.network_mode == NONE):
         raise BadParameter(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode"
         )

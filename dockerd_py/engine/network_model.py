@@ -54,6 +54,10 @@ class Network:
     bridge: str = ""  # the interface of a bridge network
 
     @property
+    def has_ipv6(self) -> bool:
+        return any(":" in pool.subnet for pool in self.pools)
+
+    @property
     def predefined(self) -> bool:
         return self.name in (BRIDGE, HOST, NONE)
 

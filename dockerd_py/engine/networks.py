@@ -227,7 +227,8 @@ class Networks:
         try:
             self.mtu = self._config.mtu or await self._links.default_mtu()
             if self._config.ip_forward:
-                await self._links.set_forwarding(ipv6=self._config.ipv6 or any(n.ipv6 for n in self._by_id.values()))
+                with_ipv6 = self._config.ipv6 or any(one.has_ipv6 for one in self._by_id.values())
+                await self._links.set_forwarding(ipv6=with_ipv6)
         except PydockerdError as error:
             log.error("%s", error)
 
@@ -342,7 +343,7 @@ class Networks:
             if network.driver == BRIDGE:
                 if not self._prepared:
                     await self._prepare_host()
-                if request.ipv6 and self._config.ip_forward:
+                if network.has_ipv6 and self._config.ip_forward:
                     await self._links.set_forwarding(ipv6=True)
                 await self._links.ensure_bridge(self._bridge_of(network))
                 made = True

@@ -317,6 +317,18 @@ def test_ports_and_the_way_out_move_to_another_network_with_the_first_one_gone(n
         assert tcp_answer(inside, OUTSIDE, 7777) == HOST.encode()
 
 
+def test_a_container_without_a_network_gets_one_when_it_is_off_none(net_daemon: NetDaemon) -> None:
+    with network(net_daemon, "front"), running(net_daemon, NetworkMode="none") as (one, inside):
+        reply = net_daemon.post("/networks/front/connect", {"Container": one})
+        assert (reply.status, "private (none) mode" in reply.message) == (400, True)
+        check(net_daemon, "POST", "/networks/none/disconnect", {"Container": one})
+        check(net_daemon, "POST", "/networks/front/connect", {"Container": one})
+        with telling_who_asks(net_daemon.outside, 7777):
+            assert tcp_answer(inside, OUTSIDE, 7777) == HOST.encode()
+        check(net_daemon, "POST", f"/containers/{one}/restart?t=0")
+        assert net_daemon.address(one, "front")
+
+
 def test_an_internal_network_has_no_way_out(net_daemon: NetDaemon) -> None:
     with (
         network(net_daemon, "cellar", Internal=True),
