@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import array
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dockerd_py.errors import StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602  # linux/fs.h
+_FS_TOPDIR_FL = 0x00020000
 
 
 def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -43,6 +48,25 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
     if not path.is_dir():
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
+
+
+def spread_subdirectories(path: Path) -> None:
+    """Have ext4 put each directory that is made in ``path``, with what will be in it, where there is room.
+
+    Else all of them lie near ``path`` (ext4's Orlov allocator), and a file that is made there has to pass by every
+    inode that was freed within the last minute, which ext4 does not take again so soon: a tree of ten thousand
+    files, made after such a one was deleted, takes 8 s instead of 0.6.  chattr(1) says +T to it.  Other file systems
+    have nothing of the kind, and refuse.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            flags = array.array("i", [0])
+            fcntl.ioctl(fd, _FS_IOC_GETFLAGS, flags)
+            if not flags[0] & _FS_TOPDIR_FL:
+                fcntl.ioctl(fd, _FS_IOC_SETFLAGS, array.array("i", [flags[0] | _FS_TOPDIR_FL]))
+    finally:
+        os.close(fd)
 
 
 @contextmanager

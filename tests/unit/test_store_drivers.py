@@ -280,6 +280,23 @@ def test_an_unknown_driver_is_refused_with_the_known_ones(tmp_path: Path) -> Non
 # Mounts
 
 
+@needs_root
+def test_layers_are_spread_over_an_ext4_so_that_none_is_made_among_what_was_just_deleted(tmp_path: Path) -> None:
+    def places(home: Path) -> set[int]:
+        """In which parts of the inode table directories come to be that are made in ``home``."""
+        for number in range(16):
+            (home / str(number)).mkdir()
+        return {os.stat(home / str(number)).st_ino >> 16 for number in range(16)}
+
+    with file_system(tmp_path, "ext4", 32 << 30) as ground:
+        (ground / "plain").mkdir()
+        driver = OverlayDriver(ground / "overlay")
+        driver.prepare()
+        driver.prepare()
+        assert len(places(ground / "plain")) == 1
+        assert len(places(driver.home)) > 3
+
+
 def test_mountinfo_is_read_with_its_escapes_and_optional_fields(tmp_path: Path) -> None:
     table = tmp_path / "mountinfo"
     table.write_bytes(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dockerd_py.errors import BadParameter
-from dockerd_py.store.files import make_directory
+from dockerd_py.store.files import make_directory, spread_subdirectories
 from dockerd_py.store.trash import Trash
 
 TRASH = "trash"
@@ -55,6 +55,7 @@ class Driver(ABC):
     def prepare(self) -> None:
         """Make what the driver needs in ``home``.  Blocks; called once, before anything else."""
         make_directory(self.home)
+        spread_subdirectories(self.home)
         self.trash.prepare()
 
     def cache_ids(self) -> set[str]:
