@@ -201,6 +201,15 @@ class House:
         self._numbers = itertools.count()
         self.start()
 
+    def clear(self) -> None:
+        """Without a container and without a server upstream again; the service runs on."""
+        for container in self.containers:
+            self.request("forget", id=container.id)
+        for each in (*self.containers, *self.upstreams):
+            each.close()
+        self.containers.clear()
+        self.upstreams.clear()
+
     def start(self) -> None:
         argv = [*self.prefix, sys.executable, "-I", "-S", PROGRAM, self.path]
         self.process = self.host.inside(lambda: subprocess.Popen(argv))

@@ -31,13 +31,7 @@ def the_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 def house(the_house: House) -> Iterator[House]:
     """Without a container and without a server upstream."""
     yield the_house
-    for container in the_house.containers:
-        the_house.request("forget", id=container.id)
-        container.close()
-    for upstream in the_house.upstreams:
-        upstream.close()
-    the_house.containers.clear()
-    the_house.upstreams.clear()
+    the_house.clear()
 
 
 def asker(house: House, *servers: str) -> Container:

@@ -30,10 +30,7 @@ def the_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 def house(the_house: House) -> Iterator[House]:
     """Without a container."""
     yield the_house
-    for each in the_house.containers:
-        the_house.request("forget", id=each.id)
-        each.close()
-    the_house.containers.clear()
+    the_house.clear()
 
 
 def on(network: str, number: int, *names: str, **more: object) -> NetworkNames:
