@@ -115,9 +115,18 @@ def abandoned(path: str) -> list[str]:
     found = []
     for entry in os.listdir(directory):
         start, _, pid = entry.rpartition(".")
-        if start == f".{name}" and pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+        if start == f".{name}" and pid.isdecimal() and not _lives(int(pid)):
             found.append(os.path.join(directory, entry))
     return found
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process is there and runs: one that was killed is there until somebody has waited for it."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # proc_pid_stat(5)
+            return file.read().rpartition(b") ")[2][:1] not in b"ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def connect(path: str) -> socket.socket:

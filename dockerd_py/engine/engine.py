@@ -149,8 +149,8 @@ class Engine:
                 events, log_driver, runtimes, networks, networking, connecting, linking,
             )  # fmt: skip
             await Recovery(
-                paths, store, units, containers, lifecycle, updates, execs, volumes, networks, networking, connecting,
-                linking,
+                paths, store, units, runtimes, containers, lifecycle, updates, execs, volumes, networks, networking,
+                connecting, linking,
             ).run()  # fmt: skip
             health.resume(containers.records())
             linking.resume(containers.records())

@@ -23,7 +23,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 
-from dockerd_py import subprocesses
 from dockerd_py.config import Config
 from dockerd_py.engine import confine, forms, health_model, ipc, joining, logsettings, signals
 from dockerd_py.engine.confine import Confinement
@@ -60,8 +59,6 @@ from dockerd_py.wire import Message
 log = logging.getLogger(__name__)
 
 DEFAULT_STOP_SECONDS = 10
-DELETE_ATTEMPTS = 20
-DELETE_PAUSE = 0.05  # seconds
 LOST_EXIT_CODE = 255
 """The exit code of a container whose end nobody saw: its monitor was killed, or the host went down."""
 LOST = "its monitor ended before the container did"
@@ -367,7 +364,7 @@ class Lifecycle:
         record.cgroup = ""
         for release in (
             partial(self._units.remove, record.scope),
-            partial(self.forget_runtime_state, record.id),
+            partial(self._runtimes.forget, record.id),
             partial(ipc.release_shm, record, self._paths),
             partial(self._store.layers.unmount_rw, record.id),
             partial(self._volumes.unmount, record.id),
@@ -385,20 +382,6 @@ class Lifecycle:
         if directory.exists():  # a runtime that was killed has left a mount, or an exec was being prepared
             await asyncio.to_thread(ipc.unmount_below, directory)
             shutil.rmtree(directory, ignore_errors=True)
-
-    async def forget_runtime_state(self, container_id: str) -> None:
-        """Take the OCI runtime's own state away, where a killed monitor left it.  Raises ProgramFailed."""
-        state = self._paths.runtime_root / container_id
-        for attempt in range(DELETE_ATTEMPTS):
-            if not state.exists():
-                return
-            try:
-                await subprocesses.run(self._runtimes.of_state(container_id).delete(container_id, force=True))
-            except subprocesses.ProgramFailed:
-                # The killed monitor's own call of the runtime may live on, and have been at it at the same time.
-                if attempt == DELETE_ATTEMPTS - 1 and state.exists():
-                    raise
-                await asyncio.sleep(DELETE_PAUSE)
 
     async def give_up_restart(self, record: Record, *, stopped_by_hand: bool) -> None:
         """A container that waits for its policy's restart has ended for good.  The caller holds its lock."""

@@ -33,6 +33,7 @@ from dockerd_py.monitor import spool
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.runtime import files, monitors
 from dockerd_py.runtime.monitors import Monitor
+from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.store.containers import ContainerRow
 from dockerd_py.store.store import Store
 from dockerd_py.units.base import Units
@@ -48,6 +49,7 @@ class Recovery:
         paths: Paths,
         store: Store,
         units: Units,
+        runtimes: Runtimes,
         containers: Containers,
         lifecycle: Lifecycle,
         updates: Updates,
@@ -61,6 +63,7 @@ class Recovery:
         self._paths = paths
         self._store = store
         self._units = units
+        self._runtimes = runtimes
         self._containers = containers
         self._lifecycle = lifecycle
         self._updates = updates
@@ -217,7 +220,7 @@ class Recovery:
         for entry in self._paths.runtime_root.iterdir():
             if entry.name not in known:
                 try:
-                    await self._lifecycle.forget_runtime_state(entry.name)
+                    await self._runtimes.forget(entry.name)
                 except PydockerdError as error:
                     log.error("%s: %s", entry.name, error)
         for entry in self._paths.containers.iterdir():

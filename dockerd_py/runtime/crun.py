@@ -23,6 +23,8 @@ from dockerd_py.errors import CommandNotExecutable, CommandNotFound, PydockerdEr
 BINARY = "/usr/bin/crun"
 TEMPORARY = "crun.*"
 """What it makes in the directory that `_LIBCONTAINER_STATEDIR` names, and leaves if it is killed there."""
+FIFO = "exec.fifo"
+"""In a container's state: its init waits at one end for `Crun.start` at the other."""
 
 
 @dataclass(frozen=True)

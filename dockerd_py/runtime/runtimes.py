@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+from dockerd_py import subprocesses
 from dockerd_py.errors import BadParameter, ConfigError
-from dockerd_py.runtime.crun import Crun, Runc
+from dockerd_py.runtime.crun import FIFO, Crun, Runc
 
 _KINDS: dict[str, type[Crun]] = {"crun": Crun, "runc": Runc}
 _ALIASES = {"io.containerd.runc.v2": "runc", "io.containerd.crun.v2": "crun"}
+
+DELETE_ATTEMPTS = 20
+DELETE_PAUSE = 0.05  # seconds
 
 
 class Runtimes:
@@ -55,5 +63,39 @@ class Runtimes:
         left_by_runc = Path(self.root, container_id, Runc.STATE_FILE).exists()
         return self.get("runc" if left_by_runc else "crun" if self.default == "runc" else self.default)
 
+    async def forget(self, container_id: str) -> None:
+        """Take the state away that a killed monitor left of a container whose processes are dead.
+
+        Raises ProgramFailed.
+        """
+        state = Path(self.root, container_id)
+        for attempt in range(DELETE_ATTEMPTS):
+            if not state.exists():  # noqa: ASYNC240 - on a tmpfs
+                return
+            try:
+                with _starts_let_go(state):
+                    await subprocesses.run(self.of_state(container_id).delete(container_id, force=True))
+            except subprocesses.ProgramFailed:
+                # The killed monitor's own call of the runtime may live on, and have been at it at the same time.
+                if attempt == DELETE_ATTEMPTS - 1 and state.exists():  # noqa: ASYNC240
+                    raise
+                await asyncio.sleep(DELETE_PAUSE)
+
     def _make(self, name: str, path: str) -> Crun:
         return _KINDS.get(name, Crun)(root=self.root, binary=path)
+
+
+@contextlib.contextmanager
+def _starts_let_go(state: Path) -> Iterator[None]:
+    """The killed monitor's call of ``start`` may wait for the container's init, and would for ever: it is dead.  Here
+    somebody is at the fifo's other end until that is gone."""
+    try:
+        # To write as well, because that does not wait for anybody (fifo(7)).
+        fd = os.open(state / FIFO, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        fd = -1  # started, or never made
+    try:
+        yield
+    finally:
+        if fd >= 0:
+            os.close(fd)

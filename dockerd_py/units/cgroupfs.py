@@ -121,7 +121,6 @@ class CgroupfsUnits:
         try:
             for group in self._groups:
                 with _sentence(f"cannot make the control group of {spec.name}"):
-                    group.make_base()
                     group.create(spec.name)
             for file, value in self._birth(spec):
                 _write(file, value)

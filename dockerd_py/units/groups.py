@@ -9,13 +9,15 @@ moved one level down.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from dockerd_py.errors import BadParameter, PydockerdError
 from dockerd_py.units.hierarchy import Hierarchy, read_words
@@ -25,7 +27,11 @@ log = logging.getLogger(__name__)
 BASE = "pydockerd"
 OWN_LEAF = "pydockerd-daemon"  # where the processes of the daemon's own group move, if they must
 WANTED = ("memory", "pids", "cpu", "cpuset", "io")
+ATTEMPTS = 20  # each lost one is the end of another daemon
 _NUMBERED = re.compile(r"/dev/(char|block)/(\d+):(\d+)")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,15 +42,16 @@ class Group:
     base: Path
     controllers: frozenset[str]  # those that a container's group has here
 
-    def make_base(self) -> None:
-        if not self.base.is_dir():
+    def create(self, name: str) -> None:
+        """Make the group ``name``, and its base where that is gone.  Raises OSError."""
+
+        def create() -> None:
             _make(self.base)
             if self.hierarchy.version == 2:
                 _share_out(self.base, self.controllers)
+            _make(self.base / name)
 
-    def create(self, name: str) -> None:
-        """Make the group ``name``.  Raises OSError."""
-        _make(self.base / name)
+        _beside_others(create)
 
 
 def prepare_base(hierarchy: Hierarchy) -> Group | None:
@@ -52,9 +59,9 @@ def prepare_base(hierarchy: Hierarchy) -> Group | None:
     try:
         if hierarchy.version == 1:
             base = hierarchy.own / BASE
-            _make(base)
+            _beside_others(lambda: _make(base))
             return Group(hierarchy, base, hierarchy.controllers)
-        return _prepare_unified(hierarchy)
+        return _beside_others(lambda: _prepare_unified(hierarchy))
     except OSError as error:
         names = ",".join(sorted(hierarchy.controllers)) or "unified"
         log.warning("the control group hierarchy %s at %s is not used: %s", names, hierarchy.mount, error)
@@ -169,10 +176,26 @@ def _move_down(own: Path) -> None:
                 (leaf / "cgroup.procs").write_text(pid)
 
 
+def _beside_others(make: Callable[[], T]) -> T:
+    """What ``make`` returns.  It is begun again when a daemon that shares our place, and ends, takes the empty base
+    away meanwhile."""
+    for _attempt in range(ATTEMPTS - 1):
+        try:
+            return make()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+    return make()
+
+
 def _make(directory: Path) -> None:
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    """Make one group, or complete one that somebody has just made.  Raises OSError."""
+    with contextlib.suppress(FileExistsError):  # mkdir(exist_ok=True) looks again, and may not find it any more
+        directory.mkdir(mode=0o755)
     for name in ("cpuset.cpus", "cpuset.mems"):  # version 1: empty in a new group, and then nothing may enter
         file = directory / name
-        parent = directory.parent / name
         if file.exists() and not read_words(directory / "cgroup.controllers") and not file.read_text().strip():
-            file.write_text(parent.read_text())
+            above = (directory.parent / name).read_text()
+            if not above.strip():
+                raise FileNotFoundError(errno.ENOENT, "the group above is only being made", str(directory))
+            file.write_text(above)

@@ -390,7 +390,6 @@ class SystemdUnits:
             self._cpuset = prepare_base(where)
         if self._cpuset is None:
             raise NotSupported("no choice of processors is possible here: there is no cpuset controller")
-        self._cpuset.make_base()
         self._cpuset.create(name)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

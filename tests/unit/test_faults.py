@@ -30,9 +30,8 @@ from store_house import needs_root
 
 from dockerd_py.store import mounts
 
-pytestmark = needs_root
-
 ALL = os.environ.get("PYDOCKERD_FAULTS") == "all"
+pytestmark = [needs_root, *([pytest.mark.timeout(0)] if ALL else [])]
 WORKERS = 3  # two cores have enough to do: much of the time somebody waits
 DRIVERS = ("overlay", "vfs") if ALL else ("overlay",)
 AGAIN = 1000 if ALL else 4  # steps of a recovery, of a first start and of a stop; the same ones each time

@@ -369,3 +369,21 @@ def _answers(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_socket_of_a_maker_that_was_killed_is_abandoned_before_anybody_has_waited_for_it(tmp_path: Path) -> None:
+    def maker() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["sleep", "60"])
+        (tmp_path / f".x.sock.{process.pid}").touch()
+        return process
+
+    alive, dead = maker(), maker()
+    try:
+        dead.kill()
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+        found = wire.abandoned(str(tmp_path / "x.sock"))
+        assert [os.path.basename(path) for path in found] == [f".x.sock.{dead.pid}"]
+    finally:
+        for process in (alive, dead):
+            process.kill()
+            process.wait()

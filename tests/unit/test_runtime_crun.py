@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from oci_host import OciHost, reap, reap_all, subreaper
 
 from dockerd_py.errors import CommandNotExecutable, CommandNotFound, PydockerdError, RuntimeFailed
 from dockerd_py.runtime.crun import Crun, explain, mount_to_hide
+from dockerd_py.runtime.runtimes import Runtimes
 from dockerd_py.runtime.spec import Bind, Rlimit
 
 ALLOWED_VERBS = {"create", "start", "kill", "delete", "exec", "state"}
@@ -209,6 +212,20 @@ def test_delete_by_force_ends_whatever_runs_and_forgives_what_is_not_there(host:
     assert host.call(host.crun.delete("forced", force=True)).returncode == 0
     assert reap(outcome.pid)[0] == -9
     assert host.call(host.crun.delete("forced", force=True)).returncode == 0
+    assert host.left_over() == []
+
+
+def test_a_start_that_waits_for_a_dead_container_goes_on_when_its_state_is_taken_away(host: OciHost) -> None:
+    outcome = host.create("orphan", host.settings("true"))
+    os.kill(outcome.pid, 9)
+    assert reap(outcome.pid)[0] == -9
+    fifo = host.directory / "state/orphan/exec.fifo"
+    # What start does between its look whether the container lives and its end; it has not the time to be killed there.
+    waiting = subprocess.Popen(["sh", "-c", 'echo > "$0"', fifo])
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(0.2)
+    asyncio.run(Runtimes(str(host.directory / "state"), host.crun.binary).forget("orphan"))
+    assert waiting.wait(10) == 0
     assert host.left_over() == []
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -266,6 +267,34 @@ def test_closing_leaves_no_directory(units: CgroupfsUnits) -> None:
     asyncio.run(units.close())
     for place in hierarchy.current():
         assert not (place.own / "pydockerd").exists()
+
+
+def test_daemons_that_come_and_go_beside_ours_do_not_hurt_it(units: CgroupfsUnits, held: Held) -> None:
+    warned: list[str] = []
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            other = CgroupfsUnits()
+            if other.controllers != units.controllers:
+                warned.append(f"{other.controllers ^ units.controllers}")
+            asyncio.run(other.close())
+
+    others = [threading.Thread(target=come_and_go) for _ in range(3)]
+    for thread in others:
+        thread.start()
+    try:
+        for _ in range(60):
+            pid, _go = held.start()
+            name = scope_name()
+            start(units, ScopeSpec(name), pid)
+            held.end(pid)
+            asyncio.run(units.remove(name))
+    finally:
+        ended.set()
+        for thread in others:
+            thread.join()
+    assert warned == []
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs here")

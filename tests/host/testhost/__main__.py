@@ -77,7 +77,7 @@ def _install(machine: Machine) -> int:
 
 def _test(machine: Machine, arguments: list[str]) -> int:
     chosen = [argument.replace("tests/host", f"{INSIDE}/tests/host", 1) for argument in arguments]
-    pytest = ["/usr/bin/python3", "-B", "-m", "pytest", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=300"]
+    pytest = ["/usr/bin/python3", "-B", "-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=600"]
     return machine.run(
         [*pytest, "--rootdir", f"{INSIDE}/tests/host", "-ra", *chosen],
         properties=[

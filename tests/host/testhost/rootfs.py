@@ -28,6 +28,7 @@ PACKAGES = (
     "python3",
     "python3-docker",
     "python3-pytest",
+    "python3-pytest-timeout",
     "systemd",
     "systemd-sysv",
 )
