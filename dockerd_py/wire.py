@@ -14,6 +14,8 @@ import os
 import socket
 from typing import Any
 
+from dockerd_py.pids import is_dead
+
 MAX_MESSAGE = 192 * 1024
 MAX_FDS = 4
 
@@ -115,18 +117,9 @@ def abandoned(path: str) -> list[str]:
     found = []
     for entry in os.listdir(directory):
         start, _, pid = entry.rpartition(".")
-        if start == f".{name}" and pid.isdecimal() and not _lives(int(pid)):
+        if start == f".{name}" and pid.isdecimal() and is_dead(int(pid)):
             found.append(os.path.join(directory, entry))
     return found
-
-
-def _lives(pid: int) -> bool:
-    """Whether the process is there and runs: one that was killed is there until somebody has waited for it."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # proc_pid_stat(5)
-            return file.read().rpartition(b") ")[2][:1] not in b"ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def connect(path: str) -> socket.socket:

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
+
+from dockerd_py.pids import children_of, is_dead
+
+PATIENCE = 2.0  # seconds between two looks at a call of the runtime
 
 Ended = Callable[[int], None]
 """Called with the wait status (waitpid(2))."""
 
 
+class Call:
+    """A call of the runtime that is under way."""
+
+    def __init__(self) -> None:
+        self.look_at = time.monotonic() + PATIENCE
+        self.dead: list[int] = []  # children of its own that had ended at the last look
+
+
 class Children:
     def __init__(self) -> None:
         self._waiting: dict[int, Ended] = {}
-        self._calls: set[int] = set()  # those of `_waiting` that are calls of the runtime
+        self._calls: dict[int, Call] = {}  # of those of `_waiting` that are calls of the runtime
         self._reaped: dict[int, int] = {}  # ended while a call was under way, which may still name them
         self._to_sweep = False
 
@@ -27,7 +40,7 @@ class Children:
 
     def call(self, pid: int, ended: Ended) -> None:
         """Await the end of ``pid``, a call of the runtime."""
-        self._calls.add(pid)
+        self._calls[pid] = Call()
         self._waiting[pid] = ended
 
     def expect(self, pid: int, ended: Ended) -> bool:
@@ -60,8 +73,26 @@ class Children:
             elif self._calls:
                 self._reaped[pid] = status
             if pid in self._calls:
-                self._calls.discard(pid)
+                del self._calls[pid]
                 self._clean()
+
+    @property
+    def due(self) -> list[float]:
+        return [call.look_at for call in self._calls.values()]
+
+    def watch(self, now: float) -> None:
+        """Kill calls that will never end: what the runtime has forked was killed, and it waits for a word from there.
+
+        It reaps its children at once otherwise; one that has ended and is there at two looks tells.
+        """
+        for pid, call in self._calls.items():
+            if now < call.look_at:
+                continue
+            dead = [child for child in children_of(pid) if is_dead(child)]
+            if set(dead) & set(call.dead):
+                kill(pid)
+            call.dead = dead
+            call.look_at = now + PATIENCE
 
     def sweep(self) -> None:
         """Kill those that a failed call of the runtime has left, as soon as no other call is under way."""
@@ -74,15 +105,9 @@ class Children:
         self._reaped.clear()  # their pids may be given to others from now on
         if self._to_sweep:
             self._to_sweep = False
-            for pid in of_this_process():
+            for pid in children_of(os.getpid()):
                 if pid not in self._waiting:
                     kill(pid)
-
-
-def of_this_process() -> list[int]:
-    pid = os.getpid()
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [int(word) for word in file.read().split()]
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

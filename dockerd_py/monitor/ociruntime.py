@@ -9,8 +9,9 @@ import os
 import signal
 import time
 
-from dockerd_py.monitor.children import kill, of_this_process
+from dockerd_py.monitor.children import kill
 from dockerd_py.monitor.gate import Gate, environment
+from dockerd_py.pids import children_of
 
 REAP_SECONDS = 10.0
 LOG_LIMIT = 64 * 1024
@@ -57,7 +58,7 @@ class OciRuntime:
             self._gate.close()
         deadline = time.monotonic() + REAP_SECONDS
         while time.monotonic() < deadline:
-            for pid in of_this_process():
+            for pid in children_of(os.getpid()):
                 kill(pid)
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:

@@ -58,7 +58,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dockerd_py import wire
 from dockerd_py.monitor import PROTOCOL_VERSION, parting, spool
-from dockerd_py.monitor.children import Children
+from dockerd_py.monitor.children import Children, kill
 from dockerd_py.monitor.clients import Client, read_memfd
 from dockerd_py.monitor.control import Control, Refused, Reply
 from dockerd_py.monitor.drivers import make
@@ -107,6 +107,7 @@ class Supervisor:
         self.phase = "idle"  # idle, gated, creating, created, starting, running, exited
         self.pid = 0
         self.started_at = 0
+        self.start_call = 0  # a process; 0: there was none yet, or it was given up
         self.died_at = 0.0  # on the monotonic clock
         self.exit: spool.ExitRecord | None = None
         self.record_retry_at: float | None = None  # the disk is full, and nobody is there to be told
@@ -173,7 +174,7 @@ class Supervisor:
 
     def _timeout(self) -> float:
         """Seconds until something is due though no descriptor tells so; -1: never."""
-        due = [self.recorder.due, self.record_retry_at, *self.session.due, *self.execs.due]
+        due = [self.recorder.due, self.record_retry_at, *self.session.due, *self.execs.due, *self.children.due]
         if self.relay is not None:
             due += self.relay.due
         now = time.monotonic()
@@ -188,6 +189,7 @@ class Supervisor:
         self.recorder.settle(now)
         self.session.settle(now)
         self.execs.settle(now)
+        self.children.watch(now)
         if self.relay is not None:
             self.relay.settle(now)
         if self.died_at and not self.done:
@@ -215,7 +217,8 @@ class Supervisor:
                 self.phase = "starting"
                 self.started_at = time.time_ns()  # before anything that the container may do
                 self.oom = OomWatch(self.loop, message.get("oom", ""), self._oom_killed)
-                self.children.call(self.runtime.start(), lambda status: self._started(status, later))
+                self.start_call = self.runtime.start()
+                self.children.call(self.start_call, lambda status: self._started(status, later))
                 return None
             case "abort":
                 self._abort()
@@ -350,7 +353,8 @@ class Supervisor:
         self.children.settle(self.pid)
 
     def _started(self, status: int, reply: Reply) -> None:
-        if status != 0:
+        given_up = self.start_call == 0
+        if status != 0 and not given_up:
             self._fail(status, reply)
             return
         self.phase = "running"
@@ -386,6 +390,9 @@ class Supervisor:
 
     def _finish(self, now: float) -> None:
         """The container is dead: when its last output is in the log, write down its end and tell everybody."""
+        if self.phase == "starting" and self.start_call and now >= self.died_at + DRAIN_SECONDS:
+            kill(self.start_call)  # killed right at its beginning: the runtime waits for its init, which is no more
+            self.start_call = 0
         if self.children or self.execs or not self.session.drained(now, self.died_at):
             return
         assert self.exit is not None

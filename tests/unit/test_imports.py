@@ -9,9 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "dockerd_py"
 
-BASE = {"errors", "version", "subprocesses", "ids", "confined", "flags", "config", "wire"}
+BASE = {"errors", "version", "subprocesses", "ids", "confined", "flags", "config", "wire", "pids"}
 ALLOWED = {
-    "monitor": {"monitor", "wire"},
+    "monitor": {"monitor", "wire", "pids"},
     "units": {"units"} | BASE,
     "store": {"store"} | BASE,
     "runtime": {"runtime", "monitor"} | BASE,

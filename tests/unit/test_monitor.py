@@ -84,8 +84,9 @@ class Talk:
 def talk(tmp_path: Path, rootfs: Path, fork_server: subprocess.Popen[bytes]) -> Iterator[object]:
     opened: list[Talk] = []
 
-    def make(*argv: str, **options: object) -> Talk:
+    def make(*argv: str, start: list[str] | None = None, **options: object) -> Talk:
         config = monitor_config(tmp_path, rootfs, ID, *argv, **options)  # type: ignore[arg-type]
+        config["start"] = start or config["start"]
         sock = wire.connect(str(tmp_path / "fork.sock"))
         wire.send(sock, {"op": "monitor", "version": 1, "config": config})
         opened.append(Talk(sock))
@@ -148,6 +149,20 @@ def test_death_by_a_signal_is_128_and_its_number(talk) -> None:
     run(one)
     assert one.ask("kill", signal=9) == {"seq": 1}
     assert one.exit()["exit_code"] == 137
+
+
+def test_a_start_that_waits_for_an_init_that_was_killed_is_given_up(tmp_path: Path, talk) -> None:
+    one = talk("sleep", "100", start=["/bin/sleep", "1000"])  # as the runtime's, which waits at its fifo then
+    one.ask("gate")
+    pid = one.ask("create")["pid"]
+    wire.send(one.sock, {"op": "start", "seq": 1})
+    time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    begun = time.monotonic()
+    assert one.exit()["exit_code"] == 137
+    assert time.monotonic() - begun < 10
+    assert one.ended()
+    assert not list((tmp_path / "crun").iterdir())
 
 
 def test_a_command_that_is_missing_is_told_and_leaves_nothing(tmp_path: Path, talk) -> None:

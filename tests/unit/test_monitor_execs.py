@@ -76,8 +76,15 @@ class House:
             reply = self.talk.ask(op)
             assert "error" not in reply, reply
 
-    def send(self, name: str, *argv: str, client: socket.socket | None = None, tty: bool = False) -> None:
-        """Ask for a start, without awaiting the reply."""
+    def send(
+        self,
+        name: str,
+        *argv: str,
+        client: socket.socket | None = None,
+        tty: bool = False,
+        instead: list[str] | None = None,
+    ) -> None:
+        """Ask for a start, without awaiting the reply.  instead: another program than the runtime."""
         process = json.loads((self.run / "config.json").read_text())["process"]
         (self.run / f"{name}.proc").write_text(json.dumps({**process, "args": argv, "terminal": tty}))
         console = str(self.run / f"{name}.tty") if tty else ""
@@ -88,7 +95,7 @@ class House:
         settings = {"stdin": client is not None, "streams": [1, 2], "framed": False, "keys": [], "size": [24, 80]}
         fds = () if client is None else (client.fileno(),)
         files = {"log": log, "pid_file": pid_file, "console": console}
-        self.talk.send("exec", fds, exec=name, argv=call, groups=self.groups, **files, **settings)
+        self.talk.send("exec", fds, exec=name, argv=instead or call, groups=self.groups, **files, **settings)
 
     def start(self, name: str, *argv: str, client: socket.socket | None = None, tty: bool = False) -> wire.Message:
         self.send(name, *argv, client=client, tty=tty)
@@ -187,6 +194,15 @@ def test_a_client_of_what_fails_sees_the_end_of_its_connection(house: House) -> 
         assert read_all(ours) == b""
     until(lambda: (house.children(), house.open_files()) == before)
     assert not list(house.run.glob("*.tty"))
+
+
+def test_a_runtime_that_waits_for_a_child_that_was_killed_is_given_up(house: House) -> None:
+    before = house.children(), house.open_files()
+    house.send("stuck", "true", instead=["/bin/sh", "-c", "sh -c 'kill -9 $$' & exec sleep 1000"])
+    house.send("fine", "true", instead=["/bin/sh", "-c", "sleep 100 & exec sleep 5"])
+    assert house.talk.reply()["error"] == "the OCI runtime ended with -9"
+    assert "has not done its part" in str(house.talk.reply()["error"])  # which had its time
+    until(lambda: (house.children(), house.open_files()) == before)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.002, 0.004, 0.006, 0.01])

@@ -170,6 +170,8 @@ class Crashes:
         """Whether it is done; None without an answer."""
         try:
             self.scenario.act(self.daemon)
+        except TimeoutError as error:
+            raise AssertionError(f"{self.scenario.name}, {crash}: there is no answer") from error
         except (OSError, http.client.HTTPException):
             return None
         except Failed:

@@ -317,6 +317,7 @@ def _check_stop(daemon: Daemon, done: bool) -> None:
 def _arrange_exec(daemon: Daemon) -> None:
     running(daemon, "inside")
     assert execs.run(daemon, "inside", "rm", "-rf", "/done").exit_code == 0
+    (daemon.directory / "exec").write_text("none")
 
 
 def _exec(daemon: Daemon) -> None:
