@@ -26,6 +26,7 @@ from dockerd_py.engine.lifecycle import Lifecycle
 from dockerd_py.engine.linking import Linking
 from dockerd_py.engine.model import Processes, Status
 from dockerd_py.engine.nameservice import NameService
+from dockerd_py.engine.naming import Naming
 from dockerd_py.engine.networking import Networking
 from dockerd_py.engine.networks import Networks
 from dockerd_py.engine.pausing import Pausing
@@ -121,9 +122,8 @@ class Engine:
             names = NameService(config.exec_root, units, installed=config.is_default_instance)
             own = host.instance_digits(config)
             networks = Networks(config.network, store, links, events, instance=own)
-            networking = Networking(
-                networks, links, partial(_open_firewall, config, own), names, events, servers=config.network.dns
-            )
+            naming = Naming(networks, names, config.network.dns)
+            networking = Networking(networks, links, partial(_open_firewall, config, own), naming, events)
             lifecycle = Lifecycle(config, paths, store, units, launcher, events, runtimes, volumes, networking)
             log_driver = config.log_driver or _choose_log_driver(units)
             logsettings.check(log_driver, config.log_options)

@@ -136,6 +136,7 @@ class State:
     health: Health | None = None  # None: it has no health check
     endpoints: tuple[Endpoint, ...] = ()  # also of one that has ended: it gets them again
     ports: tuple[PublishedPort, ...] = ()  # while it runs
+    forwards: bool = False  # its questions go through the name service, though none of its networks has names
 
     @property
     def running(self) -> bool:

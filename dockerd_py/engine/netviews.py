@@ -105,8 +105,10 @@ def plug(networks: Networks, record: Record, endpoint: Endpoint) -> Plug:
 
 
 def has_names(networks: Networks, record: Record) -> bool:
-    """Whether it is on a network on which containers find each other by name."""
-    return any(network.name != BRIDGE for _, network in _that_are_there(networks, record.state.endpoints))
+    """Whether the name service answers in it: it is on a network on which containers find each other by name, or the
+    host's name servers are reached through the service alone."""
+    there = _that_are_there(networks, record.state.endpoints)
+    return record.state.forwards or any(network.name != BRIDGE for _, network in there)
 
 
 def name_entry(networks: Networks, record: Record, servers: tuple[str, ...]) -> NameEntry:

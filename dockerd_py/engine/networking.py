@@ -19,7 +19,7 @@ from dockerd_py.engine import joining, netrepair, netviews, ports
 from dockerd_py.engine.addressing import Addressing
 from dockerd_py.engine.events import EventLog
 from dockerd_py.engine.live import Live
-from dockerd_py.engine.nameservice import NameEntry, NameService
+from dockerd_py.engine.naming import Naming
 from dockerd_py.engine.network_model import (
     BRIDGE,
     IPVLAN,
@@ -48,19 +48,17 @@ class Networking:
         networks: Networks,
         links: Links,
         firewall: Callable[[], Coroutine[Any, Any, Firewall]],
-        names: NameService,
+        naming: Naming,
         events: EventLog,
-        *,
-        servers: tuple[str, ...] = (),
     ) -> None:
-        """firewall: opens it, when it is first needed.  servers: the name servers of containers that name none."""
+        """firewall: opens it, when it is first needed."""
         self._networks = networks
         self._links = links
         self._open_firewall = firewall
         self._firewall: Firewall | None = None
-        self._names = names
+        self._naming = naming
+        naming.running = self._running
         self._events = events
-        self._servers = servers
         self._host_ports = HostPorts()
         self._live: dict[str, Live] = {}
         self._ending: dict[str, Live] = {}
@@ -90,7 +88,12 @@ class Networking:
             raise
         self._addressing.give_back(record, record.state.endpoints, but=endpoints)
         self._live[record.id] = Live(front=front.id if front else "", held=held)
-        record.state = with_state(record, endpoints=tuple(endpoints), ports=tuple(map(_published, held)))
+        record.state = with_state(
+            record,
+            endpoints=tuple(endpoints),
+            ports=tuple(map(_published, held)),
+            forwards=self._naming.forwards(record, endpoints),
+        )
 
     def begin(self, record: Record) -> None:
         """Work at what was planned, until `namespace` and `publish` await it or `release` gives it up."""
@@ -113,8 +116,7 @@ class Networking:
     def handed_over(self, record: Record, pid: int) -> None:
         """Its processes, of which ``pid`` is the init, are in its namespace."""
         self._live[record.id].close_namespace()
-        if self._names.has(record.id):
-            self._names.started(record.id, pid)
+        self._naming.started(record, pid)
 
     async def publish(self, record: Record) -> None:
         """The firewall is open; leave the host's ports to the container's monitor.  Raises NetworkFailed."""
@@ -146,7 +148,7 @@ class Networking:
         namespace = await joining.open_namespace("network", record)
         try:
             await self._links.plug(namespace, netviews.plug(self._networks, record, endpoint))
-            await self._tell_names(record, namespace)
+            await self._naming.moved(record, namespace)
         finally:
             os.close(namespace)
         await self._refresh(record)
@@ -165,8 +167,7 @@ class Networking:
 
     async def renamed(self, record: Record) -> None:
         """Others find it by its new name.  Raises NetworkFailed."""
-        if self._names.has(record.id):
-            await self._names.change(self._name_entry(record))
+        await self._naming.changed(record)
 
     async def plug_again(self, record: Record, endpoint: Endpoint) -> None:
         """As `plug_running`, where some of it may have been done.  Raises NetworkFailed, NotRunning."""
@@ -218,7 +219,7 @@ class Networking:
         if live.published:
             for endpoint in record.state.endpoints:
                 self._publish_event("disconnect", record, endpoint)
-        await self._names.forget(record.id)
+        await self._naming.forget(record.id)
         self._in_background(self._unplug_all([one.host_interface for one in record.state.endpoints]))
         await self._apply()
         if live.mappings:
@@ -269,14 +270,16 @@ class Networking:
                 await self._apply()
             except PydockerdError as error:
                 log.error("%s", error)
-        named = [(self._name_entry(one), one.state.pid) for one in running if self.has_names(one)]
         try:
-            await self._names.adopt(named)
+            await self._naming.adopt(running)
         except PydockerdError as error:
             log.error("%s", error)
 
     async def reapply(self) -> None:
-        """Somebody may have deleted bridges, or emptied the host's firewall.  Raises NetworkFailed."""
+        """Somebody may have deleted bridges, emptied the host's firewall, or the host has other name servers.
+
+        Raises NetworkFailed."""
+        await self._naming.tell_all()
         await netrepair.put_back(self._networks, self._links, self._running())
         if self._firewall is not None:
             await self._firewall.reapply()
@@ -287,7 +290,7 @@ class Networking:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._firewall is not None:
             await self._firewall.close()
-        await self._names.close(idle=idle)
+        await self._naming.close(idle=idle)
         await self._links.close()
 
     # What is shown
@@ -300,8 +303,8 @@ class Networking:
         return ""
 
     def has_names(self, record: Record) -> bool:
-        """Whether it is on a network on which containers find each other by name."""
-        return netviews.has_names(self._networks, record)
+        """Whether the name service answers in it."""
+        return self._naming.has(record)
 
     def attachments(self, record: Record) -> tuple[Attachment, ...]:
         return netviews.attachments(self._networks, record)
@@ -316,9 +319,6 @@ class Networking:
     def _front_of(self, record: Record) -> str:
         front = netviews.front_of(self._networks, record.state.endpoints)
         return front.id if front else ""
-
-    def _name_entry(self, record: Record) -> NameEntry:
-        return netviews.name_entry(self._networks, record, self._servers)
 
     def _hold_ports(self, record: Record, front: Endpoint | None) -> list[HeldPort]:
         host = record.host
@@ -335,8 +335,7 @@ class Networking:
         live.namespace = await self._links.new_namespace()
         for endpoint in record.state.endpoints:
             await self._links.plug(live.namespace, netviews.plug(self._networks, record, endpoint))
-        if self.has_names(record):
-            await self._names.put(self._name_entry(record), live.namespace)
+        await self._naming.put(record, live.namespace)
 
     def _running(self) -> list[Record]:
         return [*(record for record in self.records() if record.id in self._live), *self._hidden]
@@ -354,7 +353,7 @@ class Networking:
             gateway = netviews.gateway_of(self._networks, record.state.endpoints)
             if gateway is not None and netviews.gateway_of(self._networks, before) is endpoint:
                 await self._links.lead_out(namespace, netviews.plug(self._networks, record, gateway))
-            await self._tell_names(record, namespace)
+            await self._naming.moved(record, namespace)
         finally:
             os.close(namespace)
 
@@ -363,15 +362,6 @@ class Networking:
             await self._links.unplug(endpoint.host_interface)
         else:
             await self._links.unplug_inside(namespace, endpoint.interface)
-
-    async def _tell_names(self, record: Record, namespace: int) -> None:
-        """A running container's networks have changed."""
-        if not self.has_names(record):
-            await self._names.forget(record.id)
-        elif self._names.has(record.id):
-            await self._names.change(self._name_entry(record))
-        else:
-            await self._names.put(self._name_entry(record), namespace, pid=record.state.pid)
 
     async def _open_for(self, live: Live) -> None:
         await self._apply()

@@ -88,7 +88,7 @@ def resolv_conf(
     """
     lines = host.splitlines(keepends=True)
     if own_network:
-        lines = [line for line in lines if not _is_loopback_server(line)]
+        lines = [line for line in lines if not any(map(_is_loopback, name_servers(line)))]
     given = {"nameserver": servers, "search": search, "options": options}
     replaced = {keyword for keyword, values in given.items() if values}
     if search:
@@ -108,10 +108,32 @@ def host_resolv_conf(path: Path = Path("/etc/resolv.conf"), upstream: Path = SYS
     A missing file is an empty one, as for the resolver (resolv.conf(5)).
     """
     text = _read(path)
-    servers = [words[1] for line in text.splitlines() if len(words := line.split()) > 1 and words[0] == "nameserver"]
-    if servers == [_STUB]:
+    if name_servers(text) == (_STUB,):
         return _read(upstream) or text
     return text
+
+
+def name_servers(text: str) -> tuple[str, ...]:
+    """The addresses in a resolv.conf, as they stand there (resolv.conf(5))."""
+    lines = [line.split() for line in text.splitlines()]
+    return tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver")
+
+
+class HostResolver:
+    """The host's name servers as they are now: they change with the networks that it is on."""
+
+    def __init__(self, path: Path = Path("/etc/resolv.conf"), upstream: Path = SYSTEMD_RESOLVED_UPSTREAM) -> None:
+        self._path = path
+        self._upstream = upstream
+
+    def servers(self) -> tuple[str, ...]:
+        """For questions from the host's own network."""
+        return name_servers(_read(self._path))
+
+    def is_on_loopback(self) -> bool:
+        """Whether there are servers, and a container reaches none of them."""
+        found = name_servers(host_resolv_conf(self._path, self._upstream))
+        return bool(found) and all(map(_is_loopback, found))
 
 
 def write(directory: str | os.PathLike[str], name: str, text: str) -> str:
@@ -153,11 +175,8 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _is_loopback_server(line: str) -> bool:
-    words = line.split()
-    if len(words) < 2 or words[0] != "nameserver":
-        return False
+def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(words[1].partition("%")[0]).is_loopback
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:
         return False

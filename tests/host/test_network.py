@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -29,6 +30,24 @@ with socket.create_server(("{OUTSIDE}", 7777)) as server:
         with connection:
             connection.sendall(asker[0].encode())
 """
+
+NAME_SERVER = """
+import socket
+with socket.socket(type=socket.SOCK_DGRAM) as server:
+    server.bind(("127.0.0.1", 53))
+    print("ready", flush=True)
+    while True:
+        question, asker = server.recvfrom(512)
+        end = 12
+        while question[end]:
+            end += 1 + question[end]
+        question = question[: end + 5]
+        answer = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4" + socket.inet_aton("203.0.113.7")
+        is_address = question[-3] == 1
+        counts = b"\\0\\1" + bytes([0, is_address]) + bytes(4)
+        server.sendto(question[:2] + b"\\x81\\x80" + counts + question[12:] + answer * is_address, asker)
+"""
+"""On the host's loopback; every name has one address."""
 
 _CLONE_NEWNET = 0x40000000
 
@@ -106,6 +125,67 @@ def test_a_container_reaches_the_host_and_with_the_hosts_address_the_world(
     finally:
         server.kill()
         server.communicate()
+
+
+@pytest.fixture
+def local_name_server() -> Iterator[None]:
+    """The host asks a server of its own, as with dnsmasq or unbound."""
+    path = Path("/etc/resolv.conf")
+    before = path.read_bytes() if path.exists() else None
+    server = subprocess.Popen(["python3", "-c", NAME_SERVER], stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        path.write_text("search example.org\nnameserver 127.0.0.1\n")
+        yield
+    finally:
+        server.kill()
+        server.communicate()
+        path.unlink() if before is None else path.write_bytes(before)
+
+
+def test_a_name_server_on_the_hosts_loopback_serves_the_default_bridge_too(
+    docker: Cli, busybox: str, local_name_server: None
+) -> None:
+    def found(container: str) -> str:
+        return docker.out("exec", container, "nslookup", "far.example")
+
+    container = docker.out("run", "-d", busybox, "sleep", "1000")
+    settings = docker.out("exec", container, "cat", "/etc/resolv.conf")
+    assert "nameserver 127.0.0.11\n" in settings
+    assert "search example.org\n" in settings
+    assert "203.0.113.7" in found(container)
+    systemctl("restart", "pydockerd.service")
+    assert "203.0.113.7" in found(container)
+    docker("network", "create", "wired")
+    docker("network", "connect", "wired", container)
+    assert "203.0.113.7" in docker.out("run", "--rm", "--net", "wired", busybox, "nslookup", "far.example")
+    docker("network", "disconnect", "wired", container)
+    docker("network", "rm", "wired")
+    assert "203.0.113.7" in found(container)
+    other = docker.out("run", "--rm", "--dns", "192.0.2.53", busybox, "cat", "/etc/resolv.conf")
+    assert "nameserver 192.0.2.53" in other
+    assert "127.0.0.11" not in other
+
+
+def test_containers_ask_the_name_servers_that_the_host_has_now(
+    docker: Cli, busybox: str, local_name_server: None
+) -> None:
+    path = Path("/etc/resolv.conf")
+    right = path.read_text()
+    path.write_text("nameserver 127.0.0.3\n")  # where nobody is
+    docker("network", "create", "wired")
+    first, second = (docker.out("run", "-d", "--net", "wired", busybox, "sleep", "1000") for _ in range(2))
+    path.write_text(right)
+    systemctl("reload", "pydockerd.service")
+    assert "203.0.113.7" in docker.out("exec", first, "nslookup", "far.example")
+    path.write_text("nameserver 127.0.0.3\n")
+    systemctl("reload", "pydockerd.service")
+    path.write_text(right)
+    docker("run", "--rm", "--net", "wired", busybox, "true")  # the start looks again, for all
+    assert "203.0.113.7" in docker.out("exec", second, "nslookup", "far.example")
+    docker("rm", "-f", first, second)
+    docker("network", "rm", "wired")
 
 
 def test_a_published_port_is_reached_from_outside_and_from_the_host(docker: Cli, busybox: str, outside: str) -> None:

@@ -516,6 +516,24 @@ def test_the_first_apply_replaces_what_an_earlier_daemon_left(own: Stage) -> Non
     assert own.state() == after
 
 
+def test_another_backend_than_before_takes_the_old_ones_rules_away(own: Stage) -> None:
+    closed = BridgeRules("br0", BR0.subnets, icc=False)
+    own.apply(BR0, ports=(port(8082, "172.30.0.2"),))
+    own.host.do(own.firewall.clear())
+    nothing = own.state()
+    own.apply(closed, BR1, ports=(port(8080, "172.30.0.2"), port(8080, "fd30::2")))
+    own.host.do(own.firewall.close())
+    own.firewalls.clear()
+    before, own.backend = own.backend, next(one for one in BACKENDS if one != own.backend)
+    own.firewall = own.open()
+    own.apply(BR0, ports=(port(8080, "172.30.0.3"),))
+    assert ask(own.one, "tcp", "172.30.0.3", 80) == "two 172.30.0.2"
+    assert ask(own.outside, "tcp", Ground.HOST, 8080).startswith("two")
+    assert not reached((own.outside, "tcp", Ground.HOST6, 8080))
+    own.host.do(own.firewall.clear())
+    assert kernel_state(own.host, before) == nothing
+
+
 # --- many at once ---
 
 

@@ -54,6 +54,30 @@ def test_behind_the_stub_of_systemd_resolved_the_real_servers_are_taken(tmp_path
     assert files.host_resolv_conf(tmp_path / "none", tmp_path / "real") == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "all_of_them"),
+    [
+        ("search x\nnameserver 127.0.0.1\nnameserver ::1\n", True),
+        ("nameserver 127.0.0.53\nnameserver 192.0.2.1\n", False),
+        ("search x\n", False),
+        ("", False),
+    ],
+)
+def test_name_servers_on_the_loopback_are_known(text: str, all_of_them: bool, tmp_path: Path) -> None:
+    (tmp_path / "resolv.conf").write_text(text)
+    assert files.HostResolver(tmp_path / "resolv.conf").is_on_loopback() is all_of_them
+
+
+def test_behind_the_stub_of_systemd_resolved_the_stub_is_asked_from_the_host(tmp_path: Path) -> None:
+    (tmp_path / "stub").write_text("nameserver 127.0.0.53\noptions edns0\n")
+    (tmp_path / "real").write_text("nameserver 192.0.2.7\nnameserver fe80::1%eth0\n")
+    host = files.HostResolver(tmp_path / "stub", tmp_path / "real")
+    assert host.servers() == ("127.0.0.53",)
+    assert not host.is_on_loopback()
+    assert files.HostResolver(tmp_path / "real").servers() == ("192.0.2.7", "fe80::1%eth0")
+    assert files.HostResolver(tmp_path / "none").servers() == ()
+
+
 def test_a_file_is_put_in_place_whole_and_readable_for_all(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:

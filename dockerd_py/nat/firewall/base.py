@@ -168,6 +168,8 @@ class KernelFirewall:
         self._known = False
         try:
             self._backend.replace(wanted)
+            if self._applied is None:
+                self._others.forget_rules()
             self._others.let_through(wanted)
         except PydockerdError:
             if self._applied is not None:

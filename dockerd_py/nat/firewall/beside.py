@@ -1,8 +1,10 @@
-"""The passage through the other kind of filter table.
+"""The other kind of tables: the passage through their filter, and what an earlier run of ours has left there.
 
 A kernel can have both: the legacy tables, and those of nf_tables that iptables-nft fills. A packet passes both, and
 the drop of either is final. Our rules are in one of them; where somebody uses the other one for its filter (a dockerd,
 with its policy DROP), our bridges are let through there, too. A table that nobody uses is not made for it.
+
+A daemon that has had the other backend until now finds its own rules there: they go when its new ones are in force.
 """
 
 from __future__ import annotations
@@ -23,31 +25,51 @@ class Passage(Protocol):
 
     def let_through(self, plans: Plans) -> None: ...
 
-    def stop_letting_through(self) -> None: ...
+    def forget_rules(self) -> None:
+        """Take away all rules, but for the passage."""
+
+    def clear(self) -> None:
+        """Take away the passage, too."""
 
 
 class OtherTables:
     """Blocking. Failures go to the log: what is ours is in force without it."""
 
-    def __init__(self, in_use: Callable[[], bool], make: Callable[[], Passage]) -> None:
-        """``in_use`` says whether somebody has a filter there; only then is ``make`` called."""
-        self._in_use, self._make = in_use, make
-        self._passage: Passage | None = None
+    def __init__(
+        self, filter_in_use: Callable[[], bool], any_in_use: Callable[[], bool], make: Callable[[], Passage]
+    ) -> None:
+        """The first two say whether somebody has a filter there, or anything; only then is ``make`` called."""
+        self._filter_in_use, self._any_in_use, self._make = filter_in_use, any_in_use, make
+        self._made: Passage | None = None
 
     def let_through(self, plans: Plans) -> None:
         try:
-            if not self._in_use():
-                return
-            if self._passage is None:
-                self._passage = self._make()
-            self._passage.let_through(plans)
+            if self._filter_in_use():
+                self._passage.let_through(plans)
         except NetworkFailed as error:
             log.warning("another firewall's filter may drop what containers send: %s", error)
 
+    def forget_rules(self) -> None:
+        try:
+            if self._any_in_use():
+                self._passage.forget_rules()
+        except NetworkFailed as error:
+            log.info("firewall: rules of an earlier run may be left in the other kind of tables: %s", error)
+
     def clear(self) -> None:
         with suppress(NetworkFailed):
-            if self._in_use():
-                (self._passage or self._make()).stop_letting_through()
+            if self._any_in_use():
+                self._passage.clear()
+
+    @property
+    def _passage(self) -> Passage:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+
+def legacy_in_use() -> bool:
+    return any(tables_in_use(family) for family in (4, 6))
 
 
 def legacy_filter_in_use() -> bool:

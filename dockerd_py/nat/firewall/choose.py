@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dockerd_py.errors import NetworkFailed
 from dockerd_py.nat.firewall.base import Backend, Firewall, KernelFirewall, NoFirewall
-from dockerd_py.nat.firewall.beside import OtherTables, legacy_filter_in_use
+from dockerd_py.nat.firewall.beside import OtherTables, legacy_filter_in_use, legacy_in_use
 
 if TYPE_CHECKING:
     from dockerd_py.nat.firewall.iptables import IptablesBackend
@@ -108,8 +108,8 @@ def _make(name: str, instance: str) -> NftablesBackend | IptablesBackend:
 
 def _others(chosen: str, instance: str) -> OtherTables:
     if chosen == NFTABLES:
-        return OtherTables(legacy_filter_in_use, lambda: _make(IPTABLES, instance))
-    return OtherTables(has_nf_tables, lambda: _make(NFTABLES, instance))
+        return OtherTables(legacy_filter_in_use, legacy_in_use, lambda: _make(IPTABLES, instance))
+    return OtherTables(has_nf_tables, has_nf_tables, lambda: _make(NFTABLES, instance))
 
 
 def _families() -> tuple[int, ...]:

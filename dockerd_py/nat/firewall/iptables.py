@@ -93,9 +93,12 @@ class IptablesBackend:
                 self._write(family, "nat", self._change_ports, gone, come)
 
     def clear(self) -> None:
+        self.forget_rules()
+        self.stop_letting_through()
+
+    def forget_rules(self) -> None:
         for family in (4, 6):
             self._forget(family, "nat", self._forget_nat)
-            self._forget(family, "filter", self._forget_passage)
             self._forget(family, "mangle", self._forget_judge)
 
     def let_through(self, plans: Plans) -> None:

@@ -85,18 +85,10 @@ class NftablesBackend:
             raise NetworkFailed(f"nftables refused the change: {error}")
 
     def clear(self) -> None:
-        def text() -> list[str]:
-            tables = self._objects("list tables", "table")
-            return [
-                *(
-                    f"delete table {table['family']} {table['name']}"
-                    for table in tables
-                    if table["family"] in _FAMILIES and table["name"] == self._table
-                ),
-                *self._no_passage(),
-            ]
+        self._repeat(lambda: [*self._no_table(), *self._no_passage()])
 
-        self._repeat(text)
+    def forget_rules(self) -> None:
+        self._repeat(self._no_table)
 
     def let_through(self, plans: Plans) -> None:
         """For rules that are elsewhere: of ours there is the passage alone, and only through tables that there are."""
@@ -124,6 +116,13 @@ class NftablesBackend:
         text += self._unlink(family)
         text.append(f"insert rule {family} filter FORWARD counter jump {self._chain}")
         return text
+
+    def _no_table(self) -> list[str]:
+        return [
+            f"delete table {table['family']} {table['name']}"
+            for table in self._objects("list tables", "table")
+            if table["family"] in _FAMILIES and table["name"] == self._table
+        ]
 
     def _no_passage(self) -> list[str]:
         text = []
