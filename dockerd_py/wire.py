@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from dockerd_py.pids import is_dead
@@ -43,7 +44,11 @@ def encode(message: Message) -> bytes:
 
 def send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
     """Send one message; raises BlockingIOError, BrokenPipeError and the like as send(2) does."""
-    socket.send_fds(sock, [encode(message)], list(fds), socket.MSG_NOSIGNAL)
+    send_encoded(sock, encode(message), fds)
+
+
+def send_encoded(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+    socket.send_fds(sock, [data], list(fds), socket.MSG_NOSIGNAL)
 
 
 def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dockerd_py.cli import pairs
 from dockerd_py.cli.errors import CliError
 from dockerd_py.flags import Flag, Parsed
 
@@ -25,15 +26,9 @@ def _host(text: str) -> None:
     parse_host(text)
 
 
-def _pair(text: str) -> None:
-    key, sign, _ = text.partition("=")
-    if not key.strip() or not sign:
-        raise ValueError("it must be KEY=value")
-
-
 FLAGS = (
     Flag("--add-host", "list", help="Add a line to /etc/hosts", check=_host, metavar="NAME:ADDRESS"),
-    Flag("--annotation", "list", help="Add an annotation for the OCI runtime", check=_pair, metavar="KEY=value"),
+    Flag("--annotation", "list", help="Add an annotation for the OCI runtime", check=pairs.both, metavar="KEY=value"),
     Flag("--cap-add", "list", help="Add a capability, or ALL", metavar="CAPABILITY"),
     Flag("--cap-drop", "list", help="Drop a capability, or ALL", metavar="CAPABILITY"),
     Flag("--cgroup-parent", help="Slice in which its scope is", metavar="NAME.slice"),
@@ -48,7 +43,7 @@ FLAGS = (
     Flag("--group-add", "list", help="Group that its process is in, too", metavar="GROUP"),
     Flag("--init", "bool", help="Run a small init before the command, which reaps and passes signals on"),
     Flag("--ipc", help="IPC: none, private, shareable, host, container:NAME", metavar="MODE"),
-    Flag("--lxc-conf", "list", help="The first year's way to set limits", check=_pair, metavar="KEY=value"),
+    Flag("--lxc-conf", "list", help="The first year's way to set limits", check=pairs.both, metavar="KEY=value"),
     Flag("--oom-kill-disable", "bool", help="Let it wait where it would be killed for want of memory"),
     Flag("--oom-score-adj", "int", 0, "How willingly the kernel kills it for want of memory, -1000 to 1000"),
     Flag("--pid", help="Process ids: private, host, container:NAME", metavar="MODE"),
@@ -56,8 +51,8 @@ FLAGS = (
     Flag("--read-only", "bool", help="Mount its root file system read-only"),
     Flag("--runtime", help="OCI runtime: crun or runc", metavar="NAME"),
     Flag("--security-opt", "list", help="seccomp=, apparmor=, no-new-privileges, ...", metavar="OPTION"),
-    Flag("--storage-opt", "list", help="Option of the storage driver", check=_pair, metavar="KEY=value"),
-    Flag("--sysctl", "list", help="Kernel parameter of its namespaces", check=_pair, metavar="KEY=value"),
+    Flag("--storage-opt", "list", help="Option of the storage driver", check=pairs.both, metavar="KEY=value"),
+    Flag("--sysctl", "list", help="Kernel parameter of its namespaces", check=pairs.both, metavar="KEY=value"),
     Flag("--ulimit", "list", help="Resource limit, -1 for none", check=_ulimit, metavar="NAME=SOFT[:HARD]"),
     Flag("--userns", help="User namespace: host", metavar="MODE"),
     Flag("--uts", help="Host name: host for the host's own", choices=("host",), metavar="host"),
@@ -69,7 +64,7 @@ def host_settings(given: Parsed) -> dict[str, Any]:
     options, bare = _security_options(given.strings("security-opt"))
     settings: dict[str, Any] = {
         "ExtraHosts": [f"{name}:{address}" for name, address in map(parse_host, given.strings("add-host"))],
-        "Annotations": _pairs(given.strings("annotation")),
+        "Annotations": pairs.parse(given.strings("annotation")),
         "CapAdd": given.strings("cap-add"),
         "CapDrop": given.strings("cap-drop"),
         "CgroupParent": given.string("cgroup-parent"),
@@ -82,7 +77,8 @@ def host_settings(given: Parsed) -> dict[str, Any]:
         "GroupAdd": given.strings("group-add"),
         "IpcMode": given.string("ipc"),
         "LxcConf": [
-            {"Key": key.strip(), "Value": value.strip()} for key, value in _pairs(given.strings("lxc-conf")).items()
+            {"Key": key.strip(), "Value": value.strip()}
+            for key, value in pairs.parse(given.strings("lxc-conf")).items()
         ],
         "OomKillDisable": given.boolean("oom-kill-disable"),
         "OomScoreAdj": given.integer("oom-score-adj"),
@@ -91,8 +87,8 @@ def host_settings(given: Parsed) -> dict[str, Any]:
         "ReadonlyRootfs": given.boolean("read-only"),
         "Runtime": given.string("runtime"),
         "SecurityOpt": options,
-        "StorageOpt": _pairs(given.strings("storage-opt")),
-        "Sysctls": _pairs(given.strings("sysctl")),
+        "StorageOpt": pairs.parse(given.strings("storage-opt")),
+        "Sysctls": pairs.parse(given.strings("sysctl")),
         "Ulimits": [parse_ulimit(text) for text in given.strings("ulimit")],
         "UsernsMode": given.string("userns"),
         "UTSMode": given.string("uts"),
@@ -177,7 +173,3 @@ def _profile(path: str) -> str:
         raise CliError(f"the seccomp profile {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise CliError(f"the seccomp profile {path} is no JSON: {error}") from None
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (text.partition("=") for text in texts)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from dockerd_py.cli import confine_options, health_options, keys, mounts, network_options, port_options
+from dockerd_py.cli import confine_options, health_options, keys, mounts, network_options, pairs, port_options
 from dockerd_py.cli.errors import CliError, UsageError
 from dockerd_py.flags import Flag, Parsed, parse_size
 
@@ -47,11 +47,6 @@ def _link(text: str) -> None:
 def variable(text: str) -> None:
     if not text.partition("=")[0]:
         raise ValueError("it must be NAME=value, or NAME for its value here")
-
-
-def _pair(text: str) -> None:
-    if not text.partition("=")[0]:
-        raise ValueError("it must be KEY=value")
 
 
 def _restart(text: str) -> None:
@@ -118,10 +113,10 @@ _PLAIN_FLAGS = (
     Flag("--env-file", "list", help="Set the variables in this file, one a line", metavar="FILE"),
     Flag(("-h", "--hostname"), help="Host name", metavar="NAME"),
     Flag(("-i", "--interactive"), "bool", help="Keep its standard input open"),
-    Flag(("-l", "--label"), "list", help="Set a label", check=_pair, metavar="KEY=value"),
+    Flag(("-l", "--label"), "list", help="Set a label", check=pairs.check, metavar="KEY=value"),
     Flag("--link", "list", help="A container that it is told of", check=_link, metavar="CONTAINER[:ALIAS]"),
     Flag("--log-driver", help="Where its output goes: journald or json-file", metavar="DRIVER"),
-    Flag("--log-opt", "list", help="Set an option of the log driver", check=_pair, metavar="KEY=value"),
+    Flag("--log-opt", "list", help="Set an option of the log driver", check=pairs.check, metavar="KEY=value"),
     Flag("--mount", "list", help="Mount something", check=_mount, metavar="type=TYPE,source=...,target=DIRECTORY"),
     Flag("--name", help="Its name", metavar="NAME"),
     Flag("--rm", "bool", help="Remove it when it ends"),
@@ -211,7 +206,7 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "VolumeDriver": given.string("volume-driver"),
         "Tmpfs": dict(map(mounts.parse_tmpfs, given.strings("tmpfs"))) or None,
         "ShmSize": given.integer("shm-size"),
-        "LogConfig": {"Type": given.string("log-driver"), "Config": _pairs(given.strings("log-opt"))},
+        "LogConfig": {"Type": given.string("log-driver"), "Config": pairs.parse(given.strings("log-opt"))},
         **confine_options.host_settings(given),
     }
     body: dict[str, Any] = {
@@ -229,7 +224,7 @@ def settings(given: Parsed, *, detach: bool) -> Settings:
         "AttachStdin": "stdin" in attach,
         "AttachStdout": "stdout" in attach,
         "AttachStderr": "stderr" in attach,
-        "Labels": _pairs(given.strings("label")),
+        "Labels": pairs.parse(given.strings("label")),
         "ExposedPorts": port_options.exposed(given),
         "Volumes": volumes,
         "StopSignal": given.string("stop-signal"),
@@ -352,14 +347,6 @@ def _env_file(path: str) -> list[str]:
             raise CliError(f'{path}, line {number}: "{name}" is no name of a variable')
         variables.append(text)
     return variables
-
-
-def _pairs(texts: list[str]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        pairs[key] = value
-    return pairs
 
 
 def _swap(text: str) -> int:

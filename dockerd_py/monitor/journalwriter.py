@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections import deque
 from collections.abc import Sequence
 
 from dockerd_py.monitor.lines import Piece
-from dockerd_py.monitor.logwriters import RETRY_SECONDS, STDERR, STDOUT, timestamp
+from dockerd_py.monitor.logwriters import STDERR, STDOUT, SocketWriter, timestamp
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
@@ -17,7 +15,7 @@ UNIT_SUFFIXES = (
 )  # fmt: skip
 
 
-class JournalWriter:
+class JournalWriter(SocketWriter):
     """Datagrams of the journal's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 
     ``OBJECT_SYSTEMD_UNIT`` is what makes ``journalctl -u container-X`` find a record of ours; it stands there for
@@ -25,10 +23,8 @@ class JournalWriter:
     """
 
     def __init__(self, fields: dict[str, str], names: Sequence[str], epoch: str) -> None:
+        super().__init__()
         self._epoch = epoch
-        self._pending: deque[bytes] = deque()
-        self._socket: socket.socket | None = None
-        self._retry_at: float | None = None
         self._prefix = {STDOUT: b"", STDERR: b""}
         self.set_fields(fields, names)
 
@@ -55,44 +51,14 @@ class JournalWriter:
             for ordinal, (data, ended) in enumerate(pieces, first_ordinal)
         )
 
-    def flush(self) -> bool:
-        self._retry_at = None
-        pending = self._pending
+    def connect(self) -> socket.socket:
+        # journald's socket is held by PID 1 and stays when journald restarts; but it may be stopped too
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            if pending and self._socket is None:
-                self._connect()
-            while pending:
-                assert self._socket is not None
-                self._socket.send(pending[0])
-                pending.popleft()
-        except BlockingIOError:
-            return False
+            connection.setblocking(False)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024 * 1024)
+            connection.connect(JOURNAL_SOCKET)
         except OSError:
-            # journald's socket is held by PID 1 and stays when journald restarts; but it may be stopped too
-            self._disconnect()
-            self._retry_at = time.monotonic() + RETRY_SECONDS
-            return False
-        return True
-
-    def wait_fd(self) -> int | None:
-        return None if self._socket is None else self._socket.fileno()
-
-    def retry_at(self) -> float | None:
-        return self._retry_at
-
-    def mark(self) -> dict[str, int]:
-        return {}
-
-    def close(self) -> None:
-        self._disconnect()
-
-    def _connect(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024 * 1024)
-        self._socket.connect(JOURNAL_SOCKET)
-
-    def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+            connection.close()
+            raise
+        return connection

@@ -6,7 +6,9 @@ container while anything is unwritten, so memory stays bounded and nothing is dr
 
 from __future__ import annotations
 
+import socket
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -60,3 +62,55 @@ class NullWriter:
 
     def close(self) -> None:
         pass
+
+
+class SocketWriter:
+    """A writer whose records are bytes that go out by a socket, which it connects when it has any, and again when it
+    is lost."""
+
+    def __init__(self) -> None:
+        self._pending: deque[bytes] = deque()
+        self._socket: socket.socket | None = None
+        self._retry_at: float | None = None
+
+    def connect(self) -> socket.socket:
+        """A socket that does not block.  Raises OSError."""
+        raise NotImplementedError
+
+    def put(self, connection: socket.socket, record: bytes) -> bool:
+        """Send it, or some of it: whether all of it is out.  Raises OSError."""
+        connection.send(record)
+        return True
+
+    def disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def flush(self) -> bool:
+        self._retry_at = None
+        try:
+            while self._pending:
+                if self._socket is None:
+                    self._socket = self.connect()
+                if self.put(self._socket, self._pending[0]):
+                    self._pending.popleft()
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.disconnect()
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            return False
+        return True
+
+    def wait_fd(self) -> int | None:
+        return None if self._socket is None else self._socket.fileno()
+
+    def retry_at(self) -> float | None:
+        return self._retry_at
+
+    def mark(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        self.disconnect()

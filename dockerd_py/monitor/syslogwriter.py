@@ -9,13 +9,12 @@ import errno
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from dockerd_py.monitor.lines import Piece
-from dockerd_py.monitor.logwriters import RETRY_SECONDS, STDERR
+from dockerd_py.monitor.logwriters import STDERR, SocketWriter
 
 LOCAL = "/dev/log"
 CONNECT_SECONDS = 3.0
@@ -29,63 +28,40 @@ FACILITIES = {
 FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 
 
-class SyslogWriter:
+class SyslogWriter(SocketWriter):
     def __init__(self, settings: Mapping[str, str]) -> None:
         """settings: ``address`` (udp://, tcp://, unix://, unixgram://; "" for /dev/log), ``facility``, ``format`` (""
         for that of the local socket), ``tag``, ``hostname``.
         """
+        super().__init__()
         self._address = settings["address"]
         self._format = settings["format"]
         self._facility = FACILITIES[settings["facility"]]
         self._tag = settings["tag"]
         self._hostname = settings["hostname"]
         self._stream = urlsplit(self._address).scheme in ("tcp", "unix")
-        self._pending: deque[bytes] = deque()
-        self._sent = 0  # bytes of the first of them
-        self._socket: socket.socket | None = None
-        self._retry_at: float | None = None
+        self._sent = 0  # bytes of the first record that waits
 
     def add(self, stream: int, when: int, first_ordinal: int, pieces: Sequence[Piece]) -> None:
         head = self._head(8 * self._facility + (ERROR if stream == STDERR else INFO), when)
         end = b"\n" if self._stream else b""
         self._pending.extend(head + data.replace(b"\0", b" ") + end for data, _ended in pieces)
 
-    def flush(self) -> bool:
-        self._retry_at = None
+    def put(self, connection: socket.socket, record: bytes) -> bool:
         try:
-            if self._pending and self._socket is None:
-                self._socket = self._connect()
-            while self._pending:
-                assert self._socket is not None
-                record = self._pending[0]
-                try:
-                    self._sent += self._socket.send(record[self._sent :], socket.MSG_NOSIGNAL)
-                except OSError as error:
-                    if error.errno != errno.EMSGSIZE:
-                        raise
-                    self._sent = len(record)  # no datagram of that size will ever pass
-                if not self._stream or self._sent == len(record):
-                    self._pending.popleft()
-                    self._sent = 0
-        except BlockingIOError:
+            self._sent += connection.send(record[self._sent :], socket.MSG_NOSIGNAL)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            self._sent = len(record)  # no datagram of that size will ever pass
+        if self._stream and self._sent < len(record):
             return False
-        except OSError:
-            self._disconnect()
-            self._retry_at = time.monotonic() + RETRY_SECONDS
-            return False
+        self._sent = 0
         return True
 
-    def wait_fd(self) -> int | None:
-        return None if self._socket is None else self._socket.fileno()
-
-    def retry_at(self) -> float | None:
-        return self._retry_at
-
-    def mark(self) -> dict[str, int]:
-        return {}
-
-    def close(self) -> None:
-        self._disconnect()
+    def disconnect(self) -> None:
+        super().disconnect()
+        self._sent = 0  # the next connection gets it whole
 
     def _head(self, priority: int, when: int) -> bytes:
         seconds, nanoseconds = divmod(when, 1_000_000_000)
@@ -101,7 +77,7 @@ class SyslogWriter:
             text = f"<{priority}>{shown} {host}{self._tag}[{os.getpid()}]: "
         return text.encode("utf-8", "surrogateescape")
 
-    def _connect(self) -> socket.socket:
+    def connect(self) -> socket.socket:
         url = urlsplit(self._address)
         target: Any
         if url.scheme in ("udp", "tcp"):
@@ -120,9 +96,3 @@ class SyslogWriter:
             raise
         connection.setblocking(False)
         return connection
-
-    def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-            self._sent = 0  # the next connection gets it whole

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from dockerd_py.errors import PydockerdError, RuntimeFailed
 from dockerd_py.monitor import PROTOCOL_VERSION, stamp
 from dockerd_py.monitor.spool import ExitRecord
 from dockerd_py.monitor.supervisor import Config
+from dockerd_py.wirelink import Link
 
 log = logging.getLogger(__name__)
 
@@ -47,55 +47,32 @@ class RequestFailed(PydockerdError):
         self.log = log_text
 
 
-class Monitor:
+class Monitor(Link):
     """One connection to a monitor.
 
     ``exited`` is done when the container has ended: with its record, or with None when the connection ended
-    without one (the monitor has aborted a start, or was killed).  ``closed`` is done when the connection has ended,
-    after which the monitor has nothing left to do.  ``on_event`` is called with every event about an exec.
+    without one (the monitor has aborted a start, or was killed).  When it has ended, ``closed``, the monitor has
+    nothing left to do.  ``on_event`` is called with every event about an exec.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._sock = sock
-        self._sequence = 0
-        self._replies: dict[int, asyncio.Future[wire.Message]] = {}
-        self._unsent: deque[tuple[wire.Message, tuple[int, ...]]] = deque()
+        super().__init__(sock)
         self.pid = 0
         self.on_event: Callable[[wire.Message], None] = lambda message: None
         self.on_oom: Callable[[], None] = lambda: None
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.exited: asyncio.Future[ExitRecord | None] = self._loop.create_future()
-        self.closed: asyncio.Future[None] = self._loop.create_future()
-        sock.setblocking(False)
-        self._loop.add_reader(sock.fileno(), self._readable)
 
     async def request(
         self, op: str, *, fds: tuple[int, ...] = (), timeout: float | None = REPLY_SECONDS, **fields: Any
     ) -> wire.Message:
-        """Ask and await the reply; ``fds`` are the caller's to close, after this returns.
+        """Ask and await the reply.
 
         Raises RequestFailed with the monitor's sentence, MonitorGone, or asyncio.TimeoutError.
         """
-        if self.closed.done():
+        reply = await self.ask(op, fds=fds, timeout=timeout, **fields)
+        if reply is None:
             raise MonitorGone("the container's monitor has ended")
-        self._sequence += 1
-        sequence = self._sequence
-        future: asyncio.Future[wire.Message] = self._loop.create_future()
-        self._replies[sequence] = future
-        unsent = ({"op": op, "seq": sequence, **fields}, fds)
-        self._unsent.append(unsent)
-        self._flush()
-        try:
-            # not wait_for: before Python 3.12 it forgets a cancellation that comes in the same moment as the reply
-            done, _ = await asyncio.wait((future,), timeout=timeout)
-        finally:
-            self._replies.pop(sequence, None)
-            if unsent in self._unsent:  # given up: its descriptors may be somebody else's soon
-                self._unsent.remove(unsent)
-        if not done:
-            raise asyncio.TimeoutError
-        reply = future.result()
         if "error" in reply:
             raise RequestFailed(str(reply["error"]), reply.get("log"))
         return reply
@@ -113,7 +90,7 @@ class Monitor:
                 )
                 for batch in batches[at : at + BATCHES_AT_ONCE]
             )
-            # all are awaited, even after a failure: a request that is not sent yet needs its descriptors
+            # all are awaited, even after a failure: what was taken is given back after it
             for reply in await asyncio.gather(*requests, return_exceptions=True):
                 if isinstance(reply, BaseException):
                     raise reply
@@ -122,49 +99,12 @@ class Monitor:
         """Let go of the connection; the monitor lives on if it has a container."""
         if self.closed.done():
             return
-        self._loop.remove_reader(self._sock.fileno())
-        self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
-        self.closed.set_result(None)
+        super().close()
         if not self.exited.done():
             self.exited.set_result(None)
-        waiting: list[asyncio.Future[Any]] = [self.ready, *self._replies.values()]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(MonitorGone("the container's monitor has ended"))
-                future.exception()  # nobody may be waiting, which is no fault
-
-    def _flush(self) -> None:
-        while self._unsent and not self.closed.done():
-            message, fds = self._unsent[0]
-            try:
-                wire.send(self._sock, message, fds)
-            except BlockingIOError:
-                self._loop.add_writer(self._sock.fileno(), self._flush)
-                return
-            except OSError:
-                self._readable()
-                return
-            self._unsent.popleft()
-        if not self.closed.done():
-            self._loop.remove_writer(self._sock.fileno())
-
-    def _readable(self) -> None:
-        while not self.closed.done():
-            try:
-                message, fds = wire.receive(self._sock)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:  # it has ended without reading our last request
-                message, fds = None, []
-            except (OSError, wire.ProtocolError) as error:
-                log.warning("lost the connection to a monitor: %s", error)
-                message, fds = None, []
-            wire.close_all(fds)
-            if message is None:
-                self.close()
-            else:
-                self._take(message)
+        if not self.ready.done():
+            self.ready.set_exception(MonitorGone("the container's monitor has ended"))
+            self.ready.exception()  # nobody may be waiting, which is no fault
 
     def _take(self, message: wire.Message) -> None:
         event = message.pop("event", None)
@@ -179,11 +119,7 @@ class Monitor:
                 self.exited.set_result(ExitRecord(**message))
         elif event is not None:
             self.on_event({"event": event, **message})
-        elif "seq" in message:
-            future = self._replies.get(message["seq"])
-            if future is not None and not future.done():
-                future.set_result(message)
-        elif "error" in message and not self.ready.done():
+        elif "error" in message and "seq" not in message and not self.ready.done():
             self.ready.set_exception(RuntimeFailed(f"the fork server refused: {message['error']}"))
 
 

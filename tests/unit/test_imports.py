@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "dockerd_py"
 
-BASE = {"errors", "version", "subprocesses", "ids", "confined", "flags", "config", "wire", "pids"}
+BASE = {"errors", "version", "subprocesses", "ids", "confined", "flags", "config", "wire", "wirelink", "pids"}
 ALLOWED = {
     "monitor": {"monitor", "wire", "pids"},
     "units": {"units"} | BASE,

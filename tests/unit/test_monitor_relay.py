@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles import make_rootfs, monitor_config
@@ -100,6 +101,13 @@ def listening(address: str = CONTAINER) -> Iterator[socket.socket]:
         server.listen(200)
         server.settimeout(PATIENCE)
         yield server
+
+
+def only_connection(house: House) -> Any:
+    """The relay's part of it may come after both ends have it."""
+    until(lambda: house.relay.connections)
+    (connection,) = house.relay.connections
+    return connection
 
 
 def connect(address: tuple[str, int]) -> socket.socket:
@@ -196,7 +204,7 @@ def test_a_reader_that_is_slow_gets_all_and_little_is_kept_for_it(house: House) 
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         sender = threading.Thread(target=lambda: (served.sendall(bytes(total)), served.close()))
         sender.start()
-        (connection,) = house.relay.connections
+        connection = only_connection(house)
         until(lambda: len(connection._out.rest) > 0)
         assert len(connection._out.rest) <= relay_module.BUFFER
         count = 0
@@ -212,7 +220,7 @@ def test_a_stuck_connection_leaves_the_others_alone(house: House) -> None:
         with connect(address) as stuck:
             served, _ = server.accept()
             with served:
-                (connection,) = house.relay.connections
+                connection = only_connection(house)
                 until(lambda: clogged(served) and len(connection._out.rest) > 0)
                 with connect(address) as other:
                     served_too, _ = server.accept()
@@ -263,7 +271,7 @@ def test_a_reset_goes_on_to_the_other_end(house: House, who: str) -> None:
 
 def test_a_client_that_is_gone_is_let_go_of_though_the_container_reads_nothing(house: House) -> None:
     with joined(house) as (client, served):
-        (connection,) = house.relay.connections
+        connection = only_connection(house)
         until(lambda: clogged(client) and len(connection._in.rest) > 0)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
@@ -276,7 +284,7 @@ def test_what_the_container_sent_before_it_reset_reaches_a_slow_client(house: Ho
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
         client.sendall(b"a question that nobody reads")
         until(lambda: bool(select.select([served], [], [], 0)[0]))
-        (connection,) = house.relay.connections
+        connection = only_connection(house)
         until(lambda: clogged(served) and len(connection._out.rest) > 0)
         kept = len(connection._out.rest)
         served.close()  # with unread input: a reset

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from dockerd_py.cli.client import Client, container_path, image_path
-from dockerd_py.cli.command import Command, complain
+from dockerd_py.cli.command import Command
 from dockerd_py.cli.errors import CliError, DaemonError
-from dockerd_py.cli.template import Template, to_json
-from dockerd_py.cli.text import printable
+from dockerd_py.cli.inspecting import inspect_each
 from dockerd_py.flags import Flag, Parsed
 
 TYPE_CHECKING = False
@@ -17,28 +14,8 @@ if TYPE_CHECKING:
 
 
 def inspect(client: Client, given: Parsed) -> int:
-    format_ = given.string("format")
-    # Raw, so that a script gets what is there; a terminal gets nothing that it would obey.
-    clean = (lambda text: printable(text, keep="\n\t")) if sys.stdout.isatty() else str
-    template = Template(format_, clean) if format_ not in ("", "json") else None
-    found: list[Any] = []
-    failures: list[str] = []
-    for ref in given.args:
-        try:
-            found.append(_look_up(client, ref, given.string("type"), given.boolean("size")))
-        except CliError as error:
-            failures.append(str(error))
-    if template is not None:
-        for value in found:
-            print(template.render(value))
-    elif format_ == "json":
-        for value in found:
-            print(to_json(value))
-    else:
-        print(to_json(found, indent=4))
-    for failure in failures:
-        complain(failure)
-    return 1 if failures else 0
+    kind, size = given.string("type"), given.boolean("size")
+    return inspect_each(given.args, lambda ref: _look_up(client, ref, kind, size), given.string("format"))
 
 
 def _look_up(client: Client, ref: str, kind: str, size: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dockerd_py.cli import filters, network_options, text
+from dockerd_py.cli import filters, network_options, pairs, text
 from dockerd_py.cli.client import Client
 from dockerd_py.cli.command import Command, complain, for_each
 from dockerd_py.cli.errors import CliError, DaemonError, UsageError
@@ -38,11 +38,11 @@ def create(client: Client, given: Parsed) -> int:
         "EnableIPv6": given.boolean("ipv6"),
         "IPAM": {
             "Driver": given.string("ipam-driver"),
-            "Options": _pairs(given.strings("ipam-opt")),
+            "Options": pairs.parse(given.strings("ipam-opt")),
             "Config": pools(given),
         },
-        "Options": _pairs(given.strings("opt")),
-        "Labels": _pairs(given.strings("label")),
+        "Options": pairs.parse(given.strings("opt")),
+        "Labels": pairs.parse(given.strings("label")),
     }
     made = client.post("/networks/create", payload=payload)
     if made.get("Warning"):
@@ -107,27 +107,10 @@ def ls(client: Client, given: Parsed) -> int:
 
 
 def inspect(client: Client, given: Parsed) -> int:
-    from dockerd_py.cli.template import Template, to_json
+    from dockerd_py.cli.inspecting import inspect_each
 
-    format_ = given.string("format")
-    template = Template(format_, text.printable) if format_ not in ("", "json") else None
     query = {"verbose": given.boolean("verbose") or None}
-    found, code = [], 0
-    for name in given.args:
-        try:
-            found.append(client.get(path(name), query))
-        except CliError as error:
-            complain(str(error))
-            code = 1
-    if template is not None:
-        for network in found:
-            print(template.render(network))
-    elif format_ == "json":
-        for network in found:
-            print(to_json(network))
-    else:
-        print(to_json(found, indent=4))
-    return code
+    return inspect_each(given.args, lambda name: client.get(path(name), query), given.string("format"))
 
 
 def rm(client: Client, given: Parsed) -> int:
@@ -189,15 +172,6 @@ def _id(network: dict[str, Any], full: bool) -> str:
     return str(network["Id"]) if full else text.short_id(network["Id"])
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (each.partition("=") for each in texts)}
-
-
-def _pair(value: str) -> None:
-    if not value.partition("=")[0]:
-        raise ValueError("it must be KEY=value")
-
-
 def _subnet(value: str) -> None:
     import ipaddress
 
@@ -214,7 +188,7 @@ def _address(value: str) -> None:
 
 
 def _named_address(value: str) -> None:
-    _pair(value)
+    pairs.check(value)
     _address(value.partition("=")[2])
 
 
@@ -247,10 +221,11 @@ COMMANDS = {
                     Flag("--ip-range", "list", help="The part of a subnet that containers get addresses from",
                          check=_subnet, metavar="SUBNET"),
                     Flag("--ipam-driver", "string", "default", "There is no other than default"),
-                    Flag("--ipam-opt", "list", help="An option of that driver", check=_pair, metavar="KEY=value"),
+                    Flag("--ipam-opt", "list", help="An option of that driver", check=pairs.check, metavar="KEY=value"),
                     Flag("--ipv6", "bool", help="With IPv6 addresses, too"),
-                    Flag("--label", "list", help="Set a label", check=_pair, metavar="KEY=value"),
-                    Flag(("-o", "--opt"), "list", help="An option of the driver", check=_pair, metavar="KEY=value"),
+                    Flag("--label", "list", help="Set a label", check=pairs.check, metavar="KEY=value"),
+                    Flag(("-o", "--opt"), "list", help="An option of the driver", check=pairs.check,
+                         metavar="KEY=value"),
                     Flag("--subnet", "list", help="A subnet of it", check=_subnet, metavar="SUBNET"),
                 ),
                 least=1,

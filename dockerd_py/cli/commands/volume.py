@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from dockerd_py.cli import filters
+from dockerd_py.cli import filters, pairs
 from dockerd_py.cli.client import Client
-from dockerd_py.cli.command import Command, complain, for_each
+from dockerd_py.cli.command import Command, for_each
 from dockerd_py.cli.errors import CliError, DaemonError
 from dockerd_py.cli.group import Group
 from dockerd_py.cli.listing import render
-from dockerd_py.cli.text import printable
 from dockerd_py.flags import Flag, Parsed
 
 TYPE_CHECKING = False
@@ -34,8 +33,8 @@ def create(client: Client, given: Parsed) -> int:
     payload = {
         "Name": name,
         "Driver": given.string("driver"),
-        "DriverOpts": _pairs(given.strings("opt")),
-        "Labels": _pairs(given.strings("label")),
+        "DriverOpts": pairs.parse(given.strings("opt")),
+        "Labels": pairs.parse(given.strings("label")),
     }
     print(client.post("/volumes/create", payload=payload)["Name"])
     return 0
@@ -60,26 +59,9 @@ def ls(client: Client, given: Parsed) -> int:
 
 
 def inspect(client: Client, given: Parsed) -> int:
-    from dockerd_py.cli.template import Template, to_json
+    from dockerd_py.cli.inspecting import inspect_each
 
-    format_ = given.string("format")
-    template = Template(format_, printable) if format_ not in ("", "json") else None
-    found, code = [], 0
-    for name in given.args:
-        try:
-            found.append(client.get(path(name)))
-        except CliError as error:
-            complain(str(error))
-            code = 1
-    if template is not None:
-        for volume in found:
-            print(template.render(volume))
-    elif format_ == "json":
-        for volume in found:
-            print(to_json(volume))
-    else:
-        print(to_json(found, indent=4))
-    return code
+    return inspect_each(given.args, lambda name: client.get(path(name)), given.string("format"))
 
 
 def rm(client: Client, given: Parsed) -> int:
@@ -119,15 +101,6 @@ def find(client: Client, name: str) -> Any:
         return None
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (text.partition("=") for text in texts)}
-
-
-def _pair(text: str) -> None:
-    if not text.partition("=")[0]:
-        raise ValueError("it must be KEY=value")
-
-
 _FORMAT = Flag("--format", help='"table", "json", or a template such as {{.Name}}', metavar="TEMPLATE")
 
 COMMANDS = {
@@ -142,9 +115,9 @@ COMMANDS = {
                 create,
                 (
                     Flag(("-d", "--driver"), "string", "local", "There is no other than local"),
-                    Flag("--label", "list", help="Set a label", check=_pair, metavar="KEY=value"),
+                    Flag("--label", "list", help="Set a label", check=pairs.check, metavar="KEY=value"),
                     Flag("--name"),
-                    Flag(("-o", "--opt"), "list", help="type, device or o, as of mount(8)", check=_pair,
+                    Flag(("-o", "--opt"), "list", help="type, device or o, as of mount(8)", check=pairs.check,
                          metavar="KEY=value"),
                 ),
                 most=1,
