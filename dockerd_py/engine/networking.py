@@ -101,8 +101,11 @@ class Networking:
         if record.state.endpoints:
             live.mappings = netviews.mappings(self._networks, record)
             live.relayed = netviews.relayed(self._networks, record)
-            live.sandbox = asyncio.create_task(self._make_sandbox(record, live))
-            live.firewall = asyncio.create_task(self._open_for(live))
+            mended = None
+            if any(self._networks.lacks_bridge(endpoint.network_id) for endpoint in record.state.endpoints):
+                mended = asyncio.create_task(self._mend())
+            live.sandbox = asyncio.create_task(self._make_sandbox(record, live, mended))
+            live.firewall = asyncio.create_task(self._open_for(live, mended))
 
     async def namespace(self, record: Record) -> str:
         """The network namespace with all that was planned plugged in, as a file to setns(2) to; "" for one of its own
@@ -331,8 +334,15 @@ class Networking:
         ours = {(port.protocol, port.host_port) for one in self.records() for port in one.state.ports}
         return self._host_ports.hold(wanted, host_ip, endpoint=f"{record.name} ({record.id})", ours=ours)
 
-    async def _make_sandbox(self, record: Record, live: Live) -> None:
+    async def _mend(self) -> None:
+        """Somebody has deleted bridges.  Raises NetworkFailed."""
+        await self._networks.restore()
+        await netrepair.put_back(self._networks, self._links, self._running())
+
+    async def _make_sandbox(self, record: Record, live: Live, mended: asyncio.Task[None] | None) -> None:
         live.namespace = await self._links.new_namespace()
+        if mended is not None:
+            await asyncio.shield(mended)
         for endpoint in record.state.endpoints:
             await self._links.plug(live.namespace, netviews.plug(self._networks, record, endpoint))
         await self._naming.put(record, live.namespace)
@@ -363,7 +373,9 @@ class Networking:
         else:
             await self._links.unplug_inside(namespace, endpoint.interface)
 
-    async def _open_for(self, live: Live) -> None:
+    async def _open_for(self, live: Live, mended: asyncio.Task[None] | None) -> None:
+        if mended is not None:
+            await asyncio.shield(mended)
         await self._apply()
         if live.mappings:
             await forget_udp(live.mappings)

@@ -109,8 +109,7 @@ class Networks:
     async def create(self, request: NetworkRequest) -> Network:
         """Make a network and its bridge.  Raises BadParameter, NotSupported, Conflict, NetworkFailed."""
         check(request)
-        if not self._config.iptables and not flag(request, ICC, default=True):
-            raise NotSupported(f"{ICC}=false needs the firewall, which this daemon does without (--iptables=false)")
+        self._check_firewall(request)
         async with self._making:
             return await uninterrupted(self._create(request))
 
@@ -154,9 +153,23 @@ class Networks:
         return self._addresses[network_id]
 
     def check_whole(self, network: Network) -> None:
-        """Raises what has kept the network's bridge from being made."""
+        """Raises what has kept the network's bridge from being made, or NotSupported where it could not be closed."""
         if network.id in self.broken:
             raise self.broken[network.id]
+        self._check_firewall(network)
+
+    def lacks_bridge(self, network_id: str) -> bool:
+        """Whether its bridge is gone, and we would make it again."""
+        network = self.get(network_id)
+        return network.driver == BRIDGE and not self.is_given(network) and not exists(network.bridge)
+
+    def _check_firewall(self, network: Network | NetworkRequest) -> None:
+        if not self._config.iptables and not flag(network, ICC, default=True):
+            what = f"network {network.name}" if network.name else "the network"
+            raise NotSupported(
+                f"{what} is to keep its containers apart ({ICC}=false), which needs the firewall: this daemon does "
+                "without (--iptables=false)"
+            )
 
     def rules(self) -> tuple[BridgeRules, ...]:
         """What the firewall does for each bridge."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import execs
 import pytest
 from daemons import until
 from net_house import HOST6, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
@@ -50,10 +51,21 @@ def test_a_bridge_without_icc_that_somebody_has_deleted_hinders_no_other_network
         net_daemon.host.run("ip", "link", "delete", bridge_of(net_daemon, "apart"))
         with running(net_daemon, **published(":8080:80/tcp")) as (_, inside), telling_who_asks(inside, 80):
             assert tcp_answer(net_daemon.outside, "192.0.2.1", 8080)
-        left = net_daemon.create("true", host={"NetworkMode": "apart"})
-        reply = net_daemon.post(f"/containers/{left}/start")
-        assert (reply.status, "there is no bridge br-" in reply.message) == (500, True)
-        net_daemon.delete(f"/containers/{left}")
+
+
+def test_a_bridge_that_somebody_has_deleted_is_there_again_for_the_next_container(net_daemon: NetDaemon) -> None:
+    with (
+        network(net_daemon, "apart", **APART),
+        unfiltered(net_daemon.host),
+        running(net_daemon, **on("apart"), **published(":8080:80/tcp")) as (one, inside),
+    ):
+        net_daemon.host.run("ip", "link", "delete", bridge_of(net_daemon, "apart"))
+        with running(net_daemon, **on("apart")) as (two, other), telling_who_asks(inside, 80):
+            assert tcp_answer(net_daemon.outside, "192.0.2.1", 8080)
+            assert tcp_answer(net_daemon.host, net_daemon.address(one, "apart"), 80)
+            assert not is_reached(tcp_answer, other, net_daemon.address(one, "apart"), 80)
+            gateway = net_daemon.get("/networks/apart").json["IPAM"]["Config"][0]["Gateway"].partition("/")[0]
+            assert execs.run(net_daemon, two, "ping", "-c1", "-w2", gateway).exit_code == 0
 
 
 def test_a_bridge_without_icc_that_somebody_has_made_anew_keeps_containers_apart(net_daemon: NetDaemon) -> None:
@@ -111,6 +123,17 @@ def test_a_network_without_icc_is_refused_where_there_is_no_firewall_to_see_to_i
         assert (reply.status, "--iptables=false" in reply.message) == (400, True), reply.message
         with network(daemon, "open", Options={"com.docker.network.bridge.enable_icc": "true"}):
             pass
+        daemon.stop()
+        daemon.start("--iptables=true")
+        daemon.import_busybox()
+        assert daemon.post("/networks/create", {"Name": "apart", **APART}).status == 201
+        container = daemon.create("true", host={"NetworkMode": "apart"})
+        daemon.stop()
+        daemon.start()
+        reply = daemon.post(f"/containers/{container}/start")
+        assert (reply.status, "network apart is to keep" in reply.message) == (400, True), reply.message
+        assert daemon.delete(f"/containers/{container}").status == 204
+        assert daemon.delete("/networks/apart").status == 204
     finally:
         daemon.close()
         daemon.vanish()
