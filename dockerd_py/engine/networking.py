@@ -400,6 +400,14 @@ class Networking:
         had = record.state.ports
         if record.monitor is None or not (had or front):
             return
+        if had and front is not None:
+            try:
+                await record.monitor.request("aim", address=front.ipv4 or front.ipv6)
+            except (MonitorGone, RequestFailed, asyncio.TimeoutError) as error:
+                # It is of an earlier version: it lets go of the ports first, and they are free for a moment.
+                log.debug("%s: %s", record.id, error)
+            else:
+                return
         if had:
             try:
                 await record.monitor.request("unpublish")

@@ -43,8 +43,7 @@ class Relay:
         self.clients: OrderedDict[tuple[int, tuple[object, ...], bytes], UdpClient] = OrderedDict()
         # the last quarter is for who attaches, and for execs
         self._fds = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS) * 3 // 4
-        self._ports: list[socket.socket] = []
-        self._listeners: list[Listener] = []
+        self._ports: list[Listener | UdpPort | HeldPort] = []
         self._retry_at: float | None = None
         self.ended = False
         self.released = 0.0
@@ -56,19 +55,29 @@ class Relay:
         try:
             if self.ended:
                 raise ValueError("the container has ended")
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            socket.inet_pton(family, address)
+            socket.inet_pton(_family(address), address)
             sock.setblocking(False)
             if protocol == "tcp":
-                self._listeners.append(Listener(self, sock, (address, port), family))
+                self._ports.append(Listener(self, sock, (address, port), _family(address)))
             elif protocol == "udp":
-                UdpPort(self, sock, (address, port), family)
-            elif protocol != "sctp":
+                self._ports.append(UdpPort(self, sock, (address, port), _family(address)))
+            elif protocol == "sctp":
+                self._ports.append(HeldPort(sock))
+            else:
                 raise ValueError(f"cannot relay {protocol}")
         except (ValueError, OSError):
             sock.close()
             raise
-        self._ports.append(sock)
+
+    def aim(self, address: str) -> None:
+        """From now on all ports lead to this address; what led to the old one is reset.  Raises ValueError, OSError."""
+        family = _family(address)
+        socket.inet_pton(family, address)
+        self._let_go()
+        for connection in list(self.connections):
+            connection.reset()
+        for port in self._ports:
+            port.aim(address, family)
 
     def turn(self) -> None:
         self.loop.turn(0, EVENTS)
@@ -89,7 +98,7 @@ class Relay:
             self.forget(client)
         if self._retry_at is not None and now >= self._retry_at:
             self._retry_at = None
-            for listener in self._listeners:
+            for listener in self._listeners():
                 listener.listen()
 
     @property
@@ -111,7 +120,7 @@ class Relay:
     def pause(self) -> None:
         """Accept nothing for a moment: clients wait in the kernel's queue."""
         self._retry_at = time.monotonic() + RETRY_SECONDS
-        for listener in self._listeners:
+        for listener in self._listeners():
             self.loop.unwatch(listener.sock.fileno())
 
     def remember(self, client: UdpClient) -> None:
@@ -127,13 +136,11 @@ class Relay:
         """The container has ended: give the ports back at once.  Connections get what is under way to the client."""
         self.ended = True
         self._retry_at = None
-        for client in list(self.clients.values()):
-            self.forget(client)
-        for sock in self._ports:
-            self.loop.unwatch(sock.fileno())
-            sock.close()
+        self._let_go()
+        for port in self._ports:
+            self.loop.unwatch(port.sock.fileno())
+            port.sock.close()
         self._ports.clear()
-        self._listeners.clear()
         for connection in list(self.connections):
             connection.target_ended()
         self.released = self.progressed = time.monotonic()
@@ -149,3 +156,24 @@ class Relay:
             connection.reset()
         self._outer.unwatch(self.loop.fileno())
         self.loop.close()
+
+    def _let_go(self) -> None:
+        for client in list(self.clients.values()):
+            self.forget(client)
+
+    def _listeners(self) -> list[Listener]:
+        return [port for port in self._ports if isinstance(port, Listener)]
+
+
+class HeldPort:
+    """A port that is not relayed."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def aim(self, address: str, family: int) -> None:
+        """Nothing leads anywhere."""
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -32,6 +32,9 @@ class Listener:
         _set_up(sock)  # accepted sockets have what the listening one has: tcp(7)
         self.listen()
 
+    def aim(self, address: str, family: int) -> None:
+        self._target, self._family = (address, self._target[1]), family
+
     def listen(self) -> None:
         self._relay.loop.watch(self.sock.fileno(), select.EPOLLIN, self._accept)
 

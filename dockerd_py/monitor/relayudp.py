@@ -31,6 +31,9 @@ class UdpPort:
         sock.setsockopt(self._level, option, 1)
         relay.loop.watch(sock.fileno(), select.EPOLLIN, self._receive)
 
+    def aim(self, address: str, family: int) -> None:
+        self._target, self._family = (address, self._target[1]), family
+
     def _receive(self, _: int) -> None:
         relay = self._relay
         now = time.monotonic()

@@ -245,6 +245,11 @@ class Supervisor:
             case "publish":
                 self._publish(message, fds)
                 return {}
+            case "aim":
+                if self.relay is None:
+                    raise Refused("the container has no published ports")
+                self.relay.aim(message["address"])
+                return {}
             case "unpublish":
                 self._unpublish()
                 return {}

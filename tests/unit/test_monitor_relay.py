@@ -28,6 +28,7 @@ from dockerd_py.monitor.relay import Relay
 
 HOST = "127.0.0.1"  # where the host's ports are
 CONTAINER = "127.0.0.2"  # where the container's are
+OTHER_CONTAINER = "127.0.0.3"
 PATIENCE = 30
 
 
@@ -391,6 +392,33 @@ def udp(address: str, port: int = 0) -> Iterator[socket.socket]:
         sock.bind((address, port))
         sock.settimeout(PATIENCE)
         yield sock
+
+
+def test_ports_lead_to_another_address_without_being_free_in_between(house: House) -> None:
+    with listening() as first, udp(CONTAINER) as first_udp, udp(HOST) as asker:
+        port, udp_port = first.getsockname()[1], first_udp.getsockname()[1]
+        address = house.publish(first.getsockname())
+        udp_address = house.publish(first_udp.getsockname(), socket.SOCK_DGRAM)
+        asker.sendto(b"one", udp_address)
+        assert first_udp.recvfrom(100)[0] == b"one"
+        with (
+            socket.create_server((OTHER_CONTAINER, port)) as second,
+            udp(OTHER_CONTAINER, udp_port) as second_udp,
+            connect(address) as client,
+            first.accept()[0],
+        ):
+            only_connection(house)
+            held = [os.stat(f"/proc/self/fd/{each.sock.fileno()}").st_ino for each in house.relay._ports]
+            house.call(lambda: house.relay.aim(OTHER_CONTAINER))
+            assert held == [os.stat(f"/proc/self/fd/{each.sock.fileno()}").st_ino for each in house.relay._ports]
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            with connect(address), second.accept()[0]:
+                pass
+            asker.sendto(b"two", udp_address)
+            data, peer = second_udp.recvfrom(100)
+            second_udp.sendto(b"you are " + data, peer)
+            assert asker.recvfrom(100) == (b"you are two", udp_address)
 
 
 def test_each_udp_client_gets_its_own_answers(house: House) -> None:
