@@ -306,8 +306,7 @@ class Networks:
         if self._config.bip:
             address = ipaddress.ip_interface(self._config.bip)
             return Pool(str(address.network), str(address.ip))
-        occupied = set(await self._links.occupied()) - await self._subnets_on(self._own_bridge)
-        taken = [*occupied, *self._subnets(but=before.id)]
+        taken = [*await self._links.occupied(but=self._own_bridge), *self._subnets(but=before.id)]
         if before.pools:
             kept = ipaddress.ip_network(before.pools[0].subnet)
             overlaps = any(kept.overlaps(ipaddress.ip_network(one)) for one in taken if ":" not in one)
@@ -451,12 +450,6 @@ class Networks:
     def _give_out(self, network: Network) -> None:
         named = f"{network.name} ({network.id})"
         self._addresses[network.id] = [Addresses(pool, named) for pool in network.pools]
-
-    async def _subnets_on(self, interface: str) -> set[str]:
-        """Those that an interface of ours, which may be there from before, brings to the host."""
-        if not exists(interface):
-            return set()
-        return {str(ipaddress.ip_interface(one).network) for one in await self._links.addresses_of(interface)}
 
     def _subnets(self, but: str = "") -> builtins.list[str]:
         return [pool.subnet for network in self._by_id.values() if network.id != but for pool in network.pools]

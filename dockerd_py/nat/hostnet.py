@@ -21,19 +21,24 @@ _MULTICAST = 5
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
-def occupied(kernel: Kernel) -> tuple[str, ...]:
-    """Subnets that the host has routes to or addresses in, and its name servers' addresses, each with its prefix.
+def occupied(kernel: Kernel, but: str) -> tuple[str, ...]:
+    """Subnets that the host has routes to or addresses in, and its name servers' addresses, each with its prefix; not
+    those of the interface ``but``, if there is one of that name.
 
     Default routes are none, nor are the two halves that VPNs route in a default route's stead.
     """
+    own = next(iter(kernel.ip.link_lookup(ifname=but)), 0) if but else 0
     found = set()
     for message in kernel.ip.get_routes():
         table = message.get_attr("RTA_TABLE") or message["table"]
         address = message.get_attr("RTA_DST")
-        if address and table != _LOCAL and message["type"] != _MULTICAST and message["dst_len"] > 1:
+        is_net = table != _LOCAL and message["type"] != _MULTICAST and message["dst_len"] > 1
+        if address and is_net and (not own or message.get_attr("RTA_OIF") != own):
             found.add(ipaddress.ip_network(f"{address}/{message['dst_len']}", strict=False))
     for message in kernel.ip.get_addr():
         address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        if message["index"] == own:
+            continue
         found.add(ipaddress.ip_network(f"{address}/{message['prefixlen']}", strict=False))
     found.update(_name_servers())
     return tuple(sorted(str(network) for network in found if not (network.is_link_local or network.is_loopback)))

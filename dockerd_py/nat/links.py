@@ -72,9 +72,10 @@ class Links:
             f"cannot put {interface} on {bridge}", lambda kernel: bridges.put_back(kernel, bridge, interface)
         )
 
-    async def occupied(self) -> tuple[str, ...]:
-        """Subnets that the host has routes to or addresses in, default routes left out, and its name servers'."""
-        return await self._makers.run("cannot read the host's routes", hostnet.occupied)
+    async def occupied(self, *, but: str = "") -> tuple[str, ...]:
+        """Subnets that the host has routes to or addresses in, default routes left out, and its name servers'; without
+        those of the interface ``but``."""
+        return await self._makers.run("cannot read the host's routes", lambda kernel: hostnet.occupied(kernel, but))
 
     async def default_mtu(self) -> int:
         """That of the interface of the host's default route, or 1500."""

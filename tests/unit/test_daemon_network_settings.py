@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import signal
 import sqlite3
@@ -214,6 +215,23 @@ def test_a_bridge_that_was_deleted_is_back_with_all_that_were_on_it(daemon: NetD
         for network in ("bridge", "made"):
             address = daemon.address(container, network)
             until(lambda address=address: is_reached(tcp_answer, daemon.host, address, 80))
+
+
+def test_the_default_bridge_gives_way_to_the_host_even_on_just_its_own_subnet(daemon: NetDaemon) -> None:
+    def subnet() -> str:
+        found: str = daemon.get("/networks/bridge").json["IPAM"]["Config"][0]["Subnet"]
+        return found
+
+    before = subnet()
+    again(daemon)
+    assert subnet() == before
+    network = ipaddress.ip_network(before)
+    daemon.stop()
+    daemon.host.run("ip", "address", "add", f"{network[77]}/{network.prefixlen}", "dev", CABLE)
+    daemon.start()
+    assert not ipaddress.ip_network(subnet()).overlaps(network)
+    code, said = daemon.run_to_end("ping", "-c1", "-w2", HOST, host=ON_DEFAULT)
+    assert code == 0, said
 
 
 def rewrite(daemon: NetDaemon, container: str, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:

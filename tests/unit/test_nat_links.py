@@ -592,6 +592,11 @@ def test_occupied_is_what_the_host_routes_and_has_but_no_default_route(
             "192.0.2.53/32",
             "fd05::/64",
         }
+        ip("address", "add", "10.5.6.8/24", "dev", "low1")
+        assert set(await links.occupied(but="low0")) == {
+            "10.5.6.0/24", "10.98.0.0/16", "192.0.2.53/32",
+        }  # fmt: skip
+        assert "172.16.0.0/12" in await links.occupied(but="nobody")
 
     on_own_host(test)
 
