@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ def prepare_base(hierarchy: Hierarchy) -> Group | None:
     try:
         if hierarchy.version == 1:
             base = hierarchy.own / BASE
+            hierarchy.own.mkdir(parents=True, exist_ok=True)
             _beside_others(lambda: _make(base))
             return Group(hierarchy, base, hierarchy.controllers)
         return _beside_others(lambda: _prepare_unified(hierarchy))
@@ -179,12 +181,13 @@ def _move_down(own: Path) -> None:
 def _beside_others(make: Callable[[], T]) -> T:
     """What ``make`` returns.  It is begun again when a daemon that shares our place, and ends, takes the empty base
     away meanwhile."""
-    for _attempt in range(ATTEMPTS - 1):
+    for attempt in range(1, ATTEMPTS):
         try:
             return make()
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
+        time.sleep(0.001 * attempt)
     return make()
 
 
