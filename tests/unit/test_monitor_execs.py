@@ -17,6 +17,7 @@ import pytest
 from bundles import make_rootfs, monitor_config
 
 from dockerd_py import wire
+from dockerd_py.engine.ipc import unmount_below
 from dockerd_py.monitor.execs import REMEMBERED
 from dockerd_py.runtime.crun import Crun
 
@@ -117,6 +118,7 @@ class House:
         self.talk.sock.close()
         self.fork_server.kill()
         self.fork_server.wait()
+        unmount_below(self.run)  # of a runtime that was killed, as the daemon does it
 
 
 @pytest.fixture(scope="module")

@@ -57,9 +57,16 @@ def _groups(names: dict[str, str]) -> dict[str, bool]:
     for place, directories, _ in os.walk(top if top.is_dir() else "/sys/fs/cgroup"):
         for directory in fnmatch.filter(directories, "container-*.scope"):
             if (name := names.get(directory[len("container-") : -len(".scope")])) is not None:
-                found[name] = any(file.read_text() for file in Path(place, directory).rglob("cgroup.procs"))
+                found[name] = any(map(_text, Path(place, directory).rglob("cgroup.procs")))
             directories.remove(directory)
     return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:  # its group is being removed
+        return ""
 
 
 def is_consistent(found: Picture) -> bool:
