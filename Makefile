@@ -17,7 +17,7 @@ PYTHON := /usr/bin/python3
 VENV := .venv
 CONTROL := packaging/debian/control
 
-TOOLS := 'mypy==2.4.*' 'ruff==0.17.*' 'pytest==9.*' 'pytest-timeout==2.*' 'hypothesis==6.*' 'docker==7.*'
+TOOLS := 'mypy==2.4.*' 'ruff==0.17.*' 'pytest==9.*' 'pytest-timeout==2.*' 'hypothesis==6.*' 'docker==7.*' 'testcontainers==4.*'
 
 T :=
 
