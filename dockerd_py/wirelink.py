@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
@@ -13,6 +14,8 @@ from typing import Any, NamedTuple
 from dockerd_py import wire
 
 log = logging.getLogger(__name__)
+
+_ENDED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 
 
 class _Unsent(NamedTuple):
@@ -40,7 +43,8 @@ class Link:
     async def ask(
         self, op: str, *, fds: tuple[int, ...] = (), timeout: float | None, **fields: Any
     ) -> wire.Message | None:
-        """Send a request and await the reply; None when the connection ends before that.
+        """Send a request and await the reply; None when the connection ends before that.  What cannot be sent has a
+        reply of our own, an error as the other side's.
 
         Raises asyncio.TimeoutError, and ProtocolError for what is too long for a message.
         """
@@ -105,14 +109,29 @@ class Link:
             except BlockingIOError:
                 self._loop.add_writer(self._sock.fileno(), self._flush)
                 return
-            except OSError:
-                self._readable()  # what it has said before its end
-                self._end()
-                return
+            except OSError as error:
+                failure: OSError | None = error
+            else:
+                failure = None
             self._unsent.popleft()
             wire.close_all(unsent.fds)
+            if failure is not None:
+                self._readable()  # what it has said before its end
+                if failure.errno in _ENDED:
+                    self._end()
+                self._refuse(unsent.number, f"it cannot be asked: {failure.strerror}")
         if not self.closed.done():
             self._loop.remove_writer(self._sock.fileno())
+
+    def _refuse(self, number: int | None, text: str) -> None:
+        """Nothing is wrong with the connection, but with this request."""
+        if self.closed.done():
+            return
+        future = self._replies.get(number or 0)
+        if future is None:
+            log.warning("%s: %s", type(self).__name__, text)
+        elif not future.done():
+            future.set_result({"error": text})
 
     def _readable(self) -> None:
         while not self.closed.done():
@@ -120,8 +139,8 @@ class Link:
                 message, fds = wire.receive(self._sock)
             except BlockingIOError:
                 return
-            except ConnectionResetError:  # it has ended without reading our last request
-                message, fds = None, []
+            except ConnectionResetError:
+                continue  # it has ended without reading our last request, which is told before what it has said
             except (OSError, wire.ProtocolError) as error:
                 log.warning("lost the connection to %s: %s", type(self).__name__, error)
                 message, fds = None, []
