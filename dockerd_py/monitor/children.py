@@ -72,8 +72,7 @@ class Children:
                 ended(status)
             elif self._calls:
                 self._reaped[pid] = status
-            if pid in self._calls:
-                del self._calls[pid]
+            if self._calls.pop(pid, None) is not None or self._to_sweep:
                 self._clean()
 
     @property
@@ -104,10 +103,11 @@ class Children:
             return
         self._reaped.clear()  # their pids may be given to others from now on
         if self._to_sweep:
-            self._to_sweep = False
-            for pid in children_of(os.getpid()):
-                if pid not in self._waiting:
-                    kill(pid)
+            strangers = [pid for pid in children_of(os.getpid()) if pid not in self._waiting]
+            for pid in strangers:
+                kill(pid)
+            # What one of them has forked meanwhile becomes our child with its end, when this looks again.
+            self._to_sweep = bool(strangers)
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

@@ -94,11 +94,13 @@ def test_a_run_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
             task.cancel()
             await asyncio.wait((task,), timeout=20)
             assert task.cancelled()
+            alone = 0  # looks in a row: it may come up for a moment before it is killed
             for _ in range(100):
-                if len((await engine.top(container)).rows) == 1:
+                alone = alone + 1 if len((await engine.top(container)).rows) == 1 else 0
+                if alone == 4:
                     break
                 await asyncio.sleep(0.05)
-            assert len((await engine.top(container)).rows) == 1
+            assert alone == 4
 
     with_engine(tmp_path, scene)
 
