@@ -9,8 +9,11 @@ import net_picture
 import pytest
 from bus_house import House
 from daemons import Daemon
+from eras_house import old  # noqa: F401
+from firewall_stage import own, stage, the_stage  # noqa: F401
 from hypothesis import settings
 from net_house import NetDaemon
+from volume_house import nothing_left, seeded  # noqa: F401
 
 # The same examples on every run: what fails once fails again, and a change is to blame for what it broke.
 settings.register_profile("repeatable", derandomize=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -116,3 +118,30 @@ def serving(namespace: int, address: str, port: int, text: str) -> Iterator[None
 def names() -> set[str]:
     """The interfaces of the calling thread's namespace."""
     return {name for _, name in socket.if_nameindex()}
+
+
+def call(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def ip(*words: str) -> list[dict[str, Any]]:
+    """What ip(8) shows, in the calling thread's namespace."""
+    shown: list[dict[str, Any]] = json.loads(call("ip", "-json", *words) or "[]")
+    return [entry for entry in shown if entry]
+
+
+def link(name: str) -> dict[str, Any]:
+    return ip("-details", "link", "show", "dev", name)[0]
+
+
+@contextlib.contextmanager
+def closing(*namespaces: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for namespace in namespaces:
+            os.close(namespace)
+
+
+async def in_thread(namespace: int, work: Any) -> Any:
+    return await asyncio.to_thread(run_in, namespace, work)

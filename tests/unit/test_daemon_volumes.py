@@ -2,73 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
-import sys
-import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import DOCKERS
-from daemons import Daemon, busybox_tar, until
+from daemons import Daemon, until
+from volume_house import data, names, sh
 
-REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
-
-@pytest.fixture(scope="module")
-def house(daemon: Daemon) -> Daemon:
-    """The daemon, with an image "seeded" that has something at /data, where it wants a volume, and at /link."""
-    rootfs = daemon.directory / "seed"
-    data = rootfs / "data"
-    (data / "sub").mkdir(parents=True)
-    (data / "file").write_bytes(b"hello\n")
-    os.link(data / "file", data / "sub/hard")
-    (data / "sub/soft").symlink_to("../file")
-    with open(data / "sparse", "wb") as file:
-        file.seek(8 << 20)
-        file.write(b"end")
-    os.setxattr(data / "file", "user.colour", b"blue")
-    os.mkfifo(data / "fifo")
-    os.chown(data / "file", 5, 6)
-    (data / "file").chmod(0o4711)
-    os.chown(data, 7, 8)
-    data.chmod(0o2751)
-    os.utime(data / "file", ns=(1_000_000_001, 1_000_000_001))
-    (rootfs / "link").symlink_to("/data")
-    (rootfs / "outside").symlink_to("/../../../../../../etc")
-    (rootfs / "etc").mkdir()
-    (rootfs / "etc/inside").write_text("inside")
-    (rootfs / "empty").mkdir(mode=0o700)
-    os.chown(rootfs / "empty", 9, 9)
-    subprocess.run(["tar", "-xf-", "-C", rootfs], input=busybox_tar(daemon.directory), check=True)
-    subprocess.run(["tar", "--xattrs", "-Scf", daemon.directory / "seed.tar", "-C", rootfs, "."], check=True)
-    tar = (daemon.directory / "seed.tar").read_bytes()
-    reply = daemon.post("/images/create?fromSrc=-&repo=seeded&changes=VOLUME%20/data", tar)
-    assert reply.status == 200, reply.data
-    assert b'"error"' not in reply.data, reply.data
-    return daemon
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(daemon: Daemon) -> Iterator[None]:
-    yield
-    for container in daemon.get("/containers/json?all=1").json:
-        daemon.delete(f"/containers/{container['Id']}?force=1&v=1")
-    for name in names(daemon):
-        assert daemon.delete(f"/volumes/{name}").status == 204
-
-
-def names(daemon: Daemon) -> list[str]:
-    return [volume["Name"] for volume in daemon.get("/volumes").json["Volumes"]]
-
-
-def data(daemon: Daemon, name: str) -> Path:
-    return daemon.root / "volumes" / name / "_data"
 
 
 def mounts(daemon: Daemon, container: str) -> dict[str, dict[str, Any]]:
@@ -80,15 +26,6 @@ def refused(daemon: Daemon, **host: Any) -> tuple[int, str]:
     body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", **host}}
     reply = daemon.post("/containers/create", body)
     return reply.status, reply.message
-
-
-def sh(daemon: Daemon, script: str, image: str = "busybox", **host: Any) -> str:
-    """What a shell in a container says that is removed afterwards; its anonymous volumes stay."""
-    container = daemon.run_detached("sh", "-c", script, Image=image, host=host)
-    daemon.wait(container)
-    text = daemon.logs(container).decode()
-    daemon.delete(f"/containers/{container}")
-    return text
 
 
 # The objects
@@ -328,27 +265,27 @@ def test_mounts_that_cannot_be_are_refused_and_leave_nothing(daemon: Daemon, hos
     assert daemon.get("/containers/json?all=1").json == []
 
 
-def test_a_failed_create_leaves_no_volume(house: Daemon) -> None:
+def test_a_failed_create_leaves_no_volume(seeded: Daemon) -> None:
     body = {
         "Image": "seeded",
         "Cmd": ["true"],
         "Volumes": {"/v": {}},
         "HostConfig": {"NetworkMode": "none", "Binds": ["new:/etc/passwd"]},
     }
-    reply = house.post("/containers/create", body)
+    reply = seeded.post("/containers/create", body)
     assert reply.status == 400
     assert reply.message == "cannot mount volume over existing file, file exists /etc/passwd"
-    assert names(house) == []
-    assert [path.name for path in (house.root / "volumes").iterdir()] == [".trash"]
+    assert names(seeded) == []
+    assert [path.name for path in (seeded.root / "volumes").iterdir()] == [".trash"]
 
 
 # What the image has
 
 
-def test_a_new_volume_gets_what_the_image_has(house: Daemon) -> None:
-    container = house.create("true", Image="seeded")
-    name = mounts(house, container)["/data"]["Name"]
-    there = data(house, name)
+def test_a_new_volume_gets_what_the_image_has(seeded: Daemon) -> None:
+    container = seeded.create("true", Image="seeded")
+    name = mounts(seeded, container)["/data"]["Name"]
+    there = data(seeded, name)
     assert (there.stat().st_uid, there.stat().st_gid, there.stat().st_mode & 0o7777) == (7, 8, 0o2751)
     file = (there / "file").stat()
     assert (file.st_uid, file.st_gid, file.st_mode & 0o7777, file.st_mtime_ns) == (5, 6, 0o4711, 1_000_000_001)
@@ -361,43 +298,43 @@ def test_a_new_volume_gets_what_the_image_has(house: Daemon) -> None:
     assert (there / "fifo").is_fifo()
 
 
-def test_an_empty_directory_gives_a_volume_its_owner(house: Daemon) -> None:
-    house.create("true", Image="seeded", host={"Binds": ["data:/empty"]})
-    info = data(house, "data").stat()
+def test_an_empty_directory_gives_a_volume_its_owner(seeded: Daemon) -> None:
+    seeded.create("true", Image="seeded", host={"Binds": ["data:/empty"]})
+    info = data(seeded, "data").stat()
     assert (info.st_uid, info.st_gid, info.st_mode & 0o7777) == (9, 9, 0o700)
 
 
-def test_links_in_the_image_lead_inside_its_root_only(house: Daemon) -> None:
-    house.create("true", Image="seeded", host={"Binds": ["one:/link", "two:/outside"]})
-    assert (data(house, "one") / "file").read_bytes() == b"hello\n"
-    assert (data(house, "two") / "inside").read_text() == "inside"
-    assert not (data(house, "two") / "shadow").exists()
+def test_links_in_the_image_lead_inside_its_root_only(seeded: Daemon) -> None:
+    seeded.create("true", Image="seeded", host={"Binds": ["one:/link", "two:/outside"]})
+    assert (data(seeded, "one") / "file").read_bytes() == b"hello\n"
+    assert (data(seeded, "two") / "inside").read_text() == "inside"
+    assert not (data(seeded, "two") / "shadow").exists()
     # and what is mounted is mounted there, not on the host
-    assert sh(house, "cat /etc/inside /data/f2", "seeded", Binds=["two:/outside", "one:/link"]) != ""
-    (data(house, "two") / "inside").write_text("from the volume")
-    assert sh(house, "cat /etc/inside", "seeded", Binds=["two:/outside"]) == "from the volume"
+    assert sh(seeded, "cat /etc/inside /data/f2", "seeded", Binds=["two:/outside", "one:/link"]) != ""
+    (data(seeded, "two") / "inside").write_text("from the volume")
+    assert sh(seeded, "cat /etc/inside", "seeded", Binds=["two:/outside"]) == "from the volume"
 
 
-def test_a_volume_with_something_in_it_is_left_as_it_is(house: Daemon) -> None:
-    house.post("/volumes/create", {"Name": "data"})
-    (data(house, "data") / "mine").write_text("mine")
-    house.create("true", Image="seeded", host={"Binds": ["data:/data"]})
-    assert os.listdir(data(house, "data")) == ["mine"]
+def test_a_volume_with_something_in_it_is_left_as_it_is(seeded: Daemon) -> None:
+    seeded.post("/volumes/create", {"Name": "data"})
+    (data(seeded, "data") / "mine").write_text("mine")
+    seeded.create("true", Image="seeded", host={"Binds": ["data:/data"]})
+    assert os.listdir(data(seeded, "data")) == ["mine"]
 
 
-def test_an_empty_volume_that_was_there_before_is_filled(house: Daemon) -> None:
-    house.post("/volumes/create", {"Name": "data"})
-    house.create("true", Image="seeded", host={"Binds": ["data:/data"]})
-    assert sorted(os.listdir(data(house, "data"))) == ["fifo", "file", "sparse", "sub"]
-    assert data(house, "data").stat().st_mode & 0o7777 == 0o2751
-    assert os.listdir(house.root / "volumes/data") == ["_data"]
+def test_an_empty_volume_that_was_there_before_is_filled(seeded: Daemon) -> None:
+    seeded.post("/volumes/create", {"Name": "data"})
+    seeded.create("true", Image="seeded", host={"Binds": ["data:/data"]})
+    assert sorted(os.listdir(data(seeded, "data"))) == ["fifo", "file", "sparse", "sub"]
+    assert data(seeded, "data").stat().st_mode & 0o7777 == 0o2751
+    assert os.listdir(seeded.root / "volumes/data") == ["_data"]
 
 
-def test_nocopy_leaves_a_volume_empty(house: Daemon) -> None:
+def test_nocopy_leaves_a_volume_empty(seeded: Daemon) -> None:
     mount = {"Type": "volume", "Source": "two", "Target": "/link", "VolumeOptions": {"NoCopy": True}}
-    house.create("true", Image="seeded", host={"Binds": ["one:/data:nocopy"], "Mounts": [mount]})
-    assert os.listdir(data(house, "one")) == []
-    assert os.listdir(data(house, "two")) == []
+    seeded.create("true", Image="seeded", host={"Binds": ["one:/data:nocopy"], "Mounts": [mount]})
+    assert os.listdir(data(seeded, "one")) == []
+    assert os.listdir(data(seeded, "two")) == []
 
 
 # Binds
@@ -495,201 +432,3 @@ def test_a_tmpfs_has_its_options(daemon: Daemon) -> None:
 def test_shm_has_the_size_that_was_asked_for(daemon: Daemon) -> None:
     assert sh(daemon, "df -k /dev/shm | tail -1 | awk '{print $2}'") == "65536\n"
     assert sh(daemon, "df -k /dev/shm | tail -1 | awk '{print $2}'", ShmSize=1 << 20) == "1024\n"
-
-
-# Volumes that are mounted
-
-
-def held(daemon: Daemon) -> list[str]:
-    """The volumes that something is mounted for."""
-    return [Path(line.split()[4]).parent.name for line in daemon.mounts() if line.split()[4].endswith("/_data")]
-
-
-def test_a_volume_with_a_device_is_mounted_while_somebody_uses_it(daemon: Daemon, tmp_path: Path) -> None:
-    options = {"type": "tmpfs", "device": "tmpfs", "o": "size=2m,mode=711"}
-    assert daemon.post("/volumes/create", {"Name": "mem", "DriverOpts": options}).json["Options"] == options
-    one = daemon.run_detached("sleep", "100", host={"Binds": ["mem:/x"]})
-    two = daemon.run_detached("sh", "-c", "echo hello >/x/file; sleep 100", host={"Binds": ["mem:/x"]})
-    until((data(daemon, "mem") / "file").exists)
-    daemon.delete(f"/containers/{two}?force=1")
-    assert held(daemon) == ["mem"]
-    assert sh(daemon, "cat /x/file; df -k /x | tail -1 | awk '{print $2}'", Binds=["mem:/x"]) == "hello\n2048\n"
-    daemon.delete(f"/containers/{one}?force=1")
-    until(lambda: "mem" not in held(daemon))
-
-
-def test_a_volume_can_be_a_directory_of_the_host(house: Daemon, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("host")
-    mount = {
-        "Type": "volume", "Source": "dir", "Target": "/x",
-        "VolumeOptions": {"DriverConfig": {"Options": {"type": "none", "o": "bind", "device": str(tmp_path)}}},
-    }  # fmt: skip
-    assert sh(house, "cat /x/file; echo new >/x/new", Mounts=[mount]) == "host"
-    assert (tmp_path / "new").read_text() == "new\n"
-    assert house.delete("/volumes/dir").status == 204
-    assert (tmp_path / "file").read_text() == "host"
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    mount["VolumeOptions"]["DriverConfig"]["Options"]["device"] = str(empty)  # type: ignore[index]
-    mount["Target"] = "/data"
-    house.create("true", Image="seeded", host={"Mounts": [mount]})
-    assert sorted(os.listdir(empty)) == ["fifo", "file", "sparse", "sub"]
-
-
-def test_a_device_that_cannot_be_mounted_is_named_at_the_start(daemon: Daemon) -> None:
-    options = {"type": "none", "o": "bind", "device": "/nosuch/place"}
-    daemon.post("/volumes/create", {"Name": "bad", "DriverOpts": options})
-    mount = {"Type": "volume", "Source": "bad", "Target": "/x", "VolumeOptions": {"NoCopy": True}}
-    container = daemon.create("true", host={"Mounts": [mount]})
-    reply = daemon.post(f"/containers/{container}/start")
-    assert reply.status == 500
-    assert "volume bad: /nosuch/place cannot be mounted" in reply.message
-    assert daemon.inspect(container)["State"]["Status"] == "created"
-
-
-# Copies
-
-
-def archive(name: str, text: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        info = tarfile.TarInfo(name)
-        info.size = len(text)
-        tar.addfile(info, io.BytesIO(text))
-    return buffer.getvalue()
-
-
-def test_copies_go_into_volumes_and_out_of_them(daemon: Daemon) -> None:
-    options = {"type": "tmpfs", "device": "tmpfs"}
-    daemon.post("/volumes/create", {"Name": "mem", "DriverOpts": options})
-    container = daemon.create("true", host={"Binds": ["data:/x", "data:/ro:ro", "mem:/mem"]})
-    assert daemon.call("PUT", f"/containers/{container}/archive?path=/x", archive("f", b"hello")).status == 200
-    assert (data(daemon, "data") / "f").read_bytes() == b"hello"
-    reply = daemon.call("PUT", f"/containers/{container}/archive?path=/ro", archive("f", b"no"))
-    assert (reply.status, reply.message) == (403, "/ro: mounted volume is marked read-only")
-    reply = daemon.get(f"/containers/{container}/archive?path=/ro/f")
-    with tarfile.open(fileobj=io.BytesIO(reply.data)) as tar:
-        assert tar.getnames() == ["f"]
-    assert daemon.call("PUT", f"/containers/{container}/archive?path=/mem", archive("f", b"gone")).status == 200
-    assert held(daemon) == []
-
-
-# Events
-
-
-def test_events_tell_the_life_of_a_volume(daemon: Daemon) -> None:
-    since = time.time()
-    container = daemon.run_detached("true", host={"Binds": ["data:/x:ro"]})
-    daemon.wait(container)
-    until(lambda: "unmount" in actions(daemon, since))
-    daemon.delete(f"/containers/{container}")
-    daemon.delete("/volumes/data")
-    assert actions(daemon, since) == ["create", "mount", "unmount", "destroy"]
-    mount = events(daemon, since)[1]
-    assert mount["Actor"] == {
-        "ID": "data",
-        "Attributes": {
-            "container": container, "destination": "/x", "driver": "local", "propagation": "", "read/write": "false",
-        },
-    }  # fmt: skip
-    assert "status" not in mount
-
-
-def events(daemon: Daemon, since: float) -> list[dict[str, Any]]:
-    filters = '{"type":["volume"],"volume":["data"]}'
-    reply = daemon.get(f"/events?since={since:.6f}&until={time.time():.6f}&filters={filters}")
-    return [json.loads(line) for line in reply.data.splitlines()]
-
-
-def actions(daemon: Daemon, since: float) -> list[str]:
-    return [event["Action"] for event in events(daemon, since)]
-
-
-# Clients
-
-
-@pytest.mark.parametrize("docker", DOCKERS, ids=lambda argv: argv[-1])
-def test_the_docker_command_line_works_with_volumes(house: Daemon, docker: list[str]) -> None:
-    def run(*words: str) -> str:
-        argv = [*docker, "-H", f"unix://{house.socket}", *words]
-        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    base = ("run", "--rm", "--net=none")
-    assert run("volume", "create", "--label", "a=b", "data") == "data"
-    run(*base, "-v", "data:/x", "busybox", "sh", "-c", "echo hi >/x/f")
-    assert run(*base, "--mount", "type=volume,src=data,dst=/x,readonly", "busybox", "cat", "/x/f") == "hi"
-    assert run(*base, "--mount", "type=tmpfs,dst=/x,tmpfs-size=64k", "--tmpfs", "/y:size=1m", "--shm-size", "2m",
-               "busybox", "sh", "-c", "df -k /x /y /dev/shm | awk 'NR>1 {print $2}'") == "64\n1024\n2048"  # fmt: skip
-    assert run("volume", "ls", "-q", "--filter", "label=a=b") == "data"
-    assert run("volume", "inspect", "-f", "{{.Name}} {{.Driver}} {{.Labels.a}}", "data") == "data local b"
-    run("create", "--name", "keeper", "--net=none", "seeded", "true")
-    assert run(*base, "--volumes-from", "keeper", "seeded", "cat", "/data/file") == "hello"
-    assert "1" in run("system", "df")
-    run("rm", "-v", "keeper")
-    assert run("volume", "ls", "-q") == "data"
-    assert run("volume", "rm", "data") == "data"
-    anonymous = run("volume", "create")
-    assert anonymous in run("volume", "prune", "-f")
-
-
-def test_pydocker_works_with_volumes(house: Daemon) -> None:
-    program = "import sys; sys.argv[0] = 'pydocker'\nfrom dockerd_py.cli.main import main\nsys.exit(main())"
-
-    def run(*words: str, code: int = 0) -> str:
-        argv = [sys.executable, "-c", program, "-H", f"unix://{house.socket}", *words]
-        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
-        assert done.returncode == code, done.stderr
-        return (done.stdout or done.stderr).strip()
-
-    base = ("run", "--rm", "--net=none")
-    assert run("volume", "create", "--label", "a=b", "data") == "data"
-    run(*base, "-v", "data:/x", "busybox", "sh", "-c", "echo hi >/x/f")
-    assert run(*base, "--mount", "src=data,dst=/x,ro", "busybox", "cat", "/x/f") == "hi"
-    assert run(*base, "--mount", "type=tmpfs,dst=/x,tmpfs-size=64k", "--tmpfs", "/y:size=1m", "--shm-size", "2m",
-               "busybox", "sh", "-c", "df -k /x /y /dev/shm | awk 'NR>1 {print $2}'") == "64\n1024\n2048"  # fmt: skip
-    assert run("volume", "ls").split() == ["DRIVER", "VOLUME", "NAME", "local", "data"]
-    assert run("volume", "ls", "-q", "-f", "dangling=false") == ""
-    assert run("volume", "inspect", "-f", "{{.Mountpoint}}", "data") == str(data(house, "data"))
-    assert json.loads(run("inspect", "data"))[0]["Labels"] == {"a": "b"}
-    run("create", "--name", "keeper", "--net=none", "--volume-driver", "local", "seeded", "true")
-    assert run(*base, "--volumes-from", "keeper:ro", "seeded", "cat", "/data/file") == "hello"
-    assert "Local Volumes 2 1 " in " ".join(run("system", "df").split())
-    run("rm", "-v", "keeper")
-    assert run("volume", "ls", "-q") == "data"
-    anonymous = run("volume", "create")
-    assert run("volume", "prune", "-f") == f"Deleted Volumes:\n{anonymous}\n\nTotal reclaimed space: 0B"
-    assert run("volume", "rm", "nosuch", code=1) == "pydocker: Error response from daemon: get nosuch: no such volume"
-    assert run("volume", "rm", "data") == "data"
-    assert "has no 'paint'" in run("volume", "paint", code=2)
-
-
-def test_docker_py_works_with_volumes(house: Daemon) -> None:
-    import docker
-    from docker.types import DriverConfig, Mount
-
-    client = docker.DockerClient(base_url=f"unix://{house.socket}")
-    try:
-        volume = client.volumes.create("data", labels={"a": "b"})
-        assert (volume.name, volume.attrs["Labels"]) == ("data", {"a": "b"})
-        assert client.volumes.list(filters={"label": "a"}) == [volume]
-        output = client.containers.run(
-            "busybox", ["sh", "-c", "echo hi >/x/f; cat /x/f; grep -c /tm /proc/mounts"], network_mode="none",
-            remove=True, volumes={"data": {"bind": "/x", "mode": "rw"}}, tmpfs={"/tm": "size=1m"}, shm_size="1m",
-            mounts=[
-                Mount("/y", None, type="volume"),
-                Mount("/z", None, type="tmpfs", tmpfs_size="1m"),
-                Mount("/w", "mem", type="volume", no_copy=True, labels={"c": "d"}, driver_config=DriverConfig(
-                    "local", {"type": "tmpfs", "device": "tmpfs"}
-                )),
-            ],
-        )  # fmt: skip
-        assert output == b"hi\n1\n"
-        assert {"data", "mem"} < {one.name for one in client.volumes.list()}  # docker-py leaves anonymous ones
-        with pytest.raises(docker.errors.NotFound):
-            client.volumes.get("nosuch")
-        volume.remove()
-        assert "mem" in client.volumes.prune(filters={"all": True})["VolumesDeleted"]
-    finally:
-        client.close()
