@@ -64,6 +64,7 @@ class Networking:
         self._ending: dict[str, Live] = {}
         self._hidden: list[Record] = []  # those of another storage driver that run
         self._tasks: set[asyncio.Task[None]] = set()
+        self._mending: asyncio.Task[None] | None = None
         self._recovered = False
         self._addressing = Addressing(networks, self.has_place)
         self.link_rules: Callable[[], tuple[LinkRule, ...]] = tuple
@@ -82,6 +83,7 @@ class Networking:
             for number, asked in enumerate(one for one in record.host.networks if self._is_plugged(one)):
                 endpoints.append(self._addressing.plan(record, asked, f"eth{number}"))
             front = netviews.front_of(self._networks, endpoints)
+            forwards = self._naming.forwards(record, endpoints)
             held = self._hold_ports(record, front)
         except BaseException:
             self._addressing.give_back(record, endpoints, but=record.state.endpoints)
@@ -92,7 +94,7 @@ class Networking:
             record,
             endpoints=tuple(endpoints),
             ports=tuple(map(_published, held)),
-            forwards=self._naming.forwards(record, endpoints),
+            forwards=forwards,
         )
 
     def begin(self, record: Record) -> None:
@@ -103,7 +105,7 @@ class Networking:
             live.relayed = netviews.relayed(self._networks, record)
             mended = None
             if any(self._networks.lacks_bridge(endpoint.network_id) for endpoint in record.state.endpoints):
-                mended = asyncio.create_task(self._mend())
+                mended = self._mending = self._mending or asyncio.create_task(self._mend())
             live.sandbox = asyncio.create_task(self._make_sandbox(record, live, mended))
             live.firewall = asyncio.create_task(self._open_for(live, mended))
 
@@ -336,8 +338,11 @@ class Networking:
 
     async def _mend(self) -> None:
         """Somebody has deleted bridges.  Raises NetworkFailed."""
-        await self._networks.restore()
-        await netrepair.put_back(self._networks, self._links, self._running())
+        try:
+            await self._networks.restore()
+            await netrepair.put_back(self._networks, self._links, self._running())
+        finally:
+            self._mending = None
 
     async def _make_sandbox(self, record: Record, live: Live, mended: asyncio.Task[None] | None) -> None:
         live.namespace = await self._links.new_namespace()

@@ -15,7 +15,7 @@ import pytest
 from daemons import until
 from net_house import HOST6, Namespace, NetDaemon, is_reached, tcp_answer, telling_who_asks
 from store_house import needs_root
-from test_daemon_network import network, of, on, published, running
+from test_daemon_network import at_once, network, of, on, published, running
 
 pytestmark = needs_root
 
@@ -66,6 +66,18 @@ def test_a_bridge_that_somebody_has_deleted_is_there_again_for_the_next_containe
             assert not is_reached(tcp_answer, other, net_daemon.address(one, "apart"), 80)
             gateway = net_daemon.get("/networks/apart").json["IPAM"]["Config"][0]["Gateway"].partition("/")[0]
             assert execs.run(net_daemon, two, "ping", "-c1", "-w2", gateway).exit_code == 0
+
+
+def test_of_many_starts_on_a_deleted_bridge_each_finds_it_again(net_daemon: NetDaemon) -> None:
+    with network(net_daemon, "made"):
+        containers = [net_daemon.create("sleep", "1000", host=on("made")) for _ in range(8)]
+        net_daemon.host.run("ip", "link", "delete", bridge_of(net_daemon, "made"))
+        replies = at_once(net_daemon, [f"/containers/{one}/start" for one in containers], "POST")
+        assert [reply.status for reply in replies] == [204] * 8, [reply.data for reply in replies]
+        gateway = net_daemon.get("/networks/made").json["IPAM"]["Config"][0]["Gateway"].partition("/")[0]
+        for one in containers:
+            assert execs.run(net_daemon, one, "ping", "-c1", "-w2", gateway).exit_code == 0
+            assert net_daemon.delete(f"/containers/{one}?force=1").status == 204
 
 
 def test_a_bridge_without_icc_that_somebody_has_made_anew_keeps_containers_apart(net_daemon: NetDaemon) -> None:
