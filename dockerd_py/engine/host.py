@@ -13,7 +13,12 @@ from dockerd_py.units import hierarchy
 
 def instance_digits(config: Config) -> str:
     """What two daemons of a host tell their bridges and their rules apart by; "" for the host's own."""
-    return "" if config.is_default_instance else hashlib.sha256(os.fsencode(config.root)).hexdigest()[:6]
+    return "" if config.is_default_instance else digits_of(config.root)
+
+
+def digits_of(root: Path) -> str:
+    """Those of a daemon that is not the host's own."""
+    return hashlib.sha256(os.fsencode(root)).hexdigest()[:6]
 
 
 def instance_id(root: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dockerd_py.config import Config
 from dockerd_py.engine import forms, host
-from dockerd_py.engine.network_model import BRIDGE
+from dockerd_py.engine.network_model import BRIDGE, Network
 from dockerd_py.engine.network_options import own_bridge
 from dockerd_py.errors import NetworkFailed, StoreError
 from dockerd_py.nat.firewall.choose import IPTABLES, NFTABLES, open_firewall
@@ -34,12 +34,13 @@ async def take_away(config: Config) -> list[str]:
         with fsck.rows(config.root / DATABASE_NAME) as connection:
             rows = networks.read(connection) if connection is not None else []
         found = [forms.load_network(row.id, row.name, row.created, row.settings) for row in rows]
-        own = own_bridge(host.instance_digits(config))
+        instance = _instance(config, found)
+        own = own_bridge(instance)
         bridges = {one.bridge for one in found if one.driver == BRIDGE and (one.name != BRIDGE or one.bridge == own)}
         for backend in (NFTABLES, IPTABLES):
             try:
                 if backend == NFTABLES or _has_legacy_tables():
-                    await _clear(backend, host.instance_digits(config))
+                    await _clear(backend, instance)
             except NetworkFailed as error:
                 failures.append(str(error))
         links = Links()
@@ -52,6 +53,13 @@ async def take_away(config: Config) -> list[str]:
         finally:
             await links.close()
     return failures
+
+
+def _instance(config: Config, found: list[Network]) -> str:
+    """What tells its things apart: its own bridge has it in its name, also where --exec-root is not said as it was."""
+    by_bridge = {own_bridge(digits): digits for digits in ("", host.digits_of(config.root))}
+    named = (by_bridge[one.bridge] for one in found if one.name == BRIDGE and one.bridge in by_bridge)
+    return next(named, host.instance_digits(config))
 
 
 async def _clear(backend: str, instance: str) -> None:

@@ -42,7 +42,7 @@ def unplug(daemon: NetDaemon, *argv: str) -> subprocess.CompletedProcess[str]:
 
 def test_nothing_is_left_and_the_next_start_has_all_of_it(stopped: tuple[NetDaemon, net_picture.Picture]) -> None:
     daemon, had = stopped
-    places = ("-g", str(daemon.root), "--exec-root", str(daemon.run))
+    places = ("-g", str(daemon.root))
     assert len(daemon.host.interfaces()) == 4
     for _ in range(2):  # the second time there is nothing to do
         done = unplug(daemon, *places)
