@@ -366,12 +366,13 @@ def test_an_internal_network_has_no_way_out(net_daemon: NetDaemon) -> None:
 
 
 def test_names_and_aliases_are_found_on_the_network_and_nowhere_else(net_daemon: NetDaemon) -> None:
+    refusing: dict[str, Any] = {"Dns": [HOST]}  # at once, as nobody listens there
     with (
         network(net_daemon, "front"),
         network(net_daemon, "back"),
         running(net_daemon, name="web", **on("front", Aliases=["www"])) as (web, _),
-        running(net_daemon, name="asker", **on("front")) as (asker, _),
-        running(net_daemon, name="stranger", **on("back")) as (stranger, _),
+        running(net_daemon, name="asker", **on("front"), **refusing) as (asker, _),
+        running(net_daemon, name="stranger", **on("back"), **refusing) as (stranger, _),
     ):
         address = net_daemon.address(web, "front")
         for name in ("web", "www", "WEB", web[:12], "web.front"):
