@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -64,7 +65,7 @@ class NullWriter:
         pass
 
 
-class SocketWriter:
+class SocketWriter(ABC):
     """A writer whose records are bytes that go out by a socket, which it connects when it has any, and again when it
     is lost."""
 
@@ -73,9 +74,9 @@ class SocketWriter:
         self._socket: socket.socket | None = None
         self._retry_at: float | None = None
 
+    @abstractmethod
     def connect(self) -> socket.socket:
         """A socket that does not block.  Raises OSError."""
-        raise NotImplementedError
 
     def put(self, connection: socket.socket, record: bytes) -> bool:
         """Send it, or some of it: whether all of it is out.  Raises OSError."""
