@@ -43,7 +43,7 @@ IPTABLES = "iptables"
 NAMES = [
     *(f"{scenario.name}-{driver}" for scenario in SCENARIOS for driver in DRIVERS),
     *(f"{scenario.name}-overlay" for scenario in NET_SCENARIOS),
-    *([f"{name}-{IPTABLES}" for name in ("publish", "release")] if find_spec("iptc") else []),
+    *([f"publish-{IPTABLES}"] if find_spec("iptc") else []),
 ]
 
 Fate = tuple[str, bool]

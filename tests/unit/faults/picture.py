@@ -42,7 +42,8 @@ def picture(daemon: Daemon) -> Picture:
                 daemon.run / "containers", daemon.run / "runtime", daemon.run / "names",
             )
         },
-        "run": sorted(os.listdir(daemon.run)),
+        # The fork server of a killed daemon may answer the next one and end then: another comes when it is needed.
+        "run": sorted({*os.listdir(daemon.run)} - {"monitor.sock"}),
         "mounts": sorted(line.split()[4].rpartition("/")[2] for line in daemon.mounts()),
         "groups": _groups(names),
         "monitors": len(monitors(daemon)),
