@@ -20,6 +20,7 @@ from dockerd_py.units.systemd import SystemdUnits
 log = logging.getLogger(__name__)
 
 START_SECONDS = 10.0
+ENDING_SECONDS = 1.0
 
 
 class OwnService:
@@ -59,11 +60,20 @@ class OwnService:
         """See to it that somebody listens at the socket.  Raises PydockerdError."""
         if isinstance(self._units, SystemdUnits):
             await self._find_service(self._units, start=not self.is_alive())
-        elif self.is_alive():
+        elif await self._is_there_to_stay():
             return
         else:
             await self._start_child()
         await self.back()
+
+    async def _is_there_to_stay(self) -> bool:
+        """A child of a daemon that was killed before us may still answer for a moment, and ends then."""
+        deadline = asyncio.get_running_loop().time() + (ENDING_SECONDS if self._lifeline is None else 0)
+        while self.is_alive():
+            if asyncio.get_running_loop().time() >= deadline:
+                return True
+            await asyncio.sleep(0.005)
+        return False
 
     async def back(self) -> None:
         """Wait until somebody listens.  Raises RuntimeFailed."""

@@ -28,7 +28,10 @@ CODE = stamp.of_code()
 
 def serve(path: str, *, lifeline: int | None = None) -> None:
     """Serve until SIGTERM, or until ``lifeline`` (the read end of a pipe that a daemon holds) reports its end."""
+    if lifeline is not None and select.select([lifeline], [], [], 0)[0]:
+        return  # killed already, and the next daemon's fork server may be at the path
     listener = wire.bind(path)
+    own = os.stat(path).st_ino
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the monitors
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each client of a container's takes one
@@ -41,7 +44,8 @@ def serve(path: str, *, lifeline: int | None = None) -> None:
     while True:
         for fd, _ in poll.poll():
             if fd == lifeline:
-                os.unlink(path)
+                if os.path.exists(path) and os.stat(path).st_ino == own:  # else it is the next one's
+                    os.unlink(path)
                 return
             connection, _ = listener.accept()
             with connection:

@@ -42,8 +42,7 @@ def picture(daemon: Daemon) -> Picture:
                 daemon.run / "containers", daemon.run / "runtime", daemon.run / "names",
             )
         },
-        # The fork server of a killed daemon may answer the next one and end then: another comes when it is needed.
-        "run": sorted({*os.listdir(daemon.run)} - {"monitor.sock"}),
+        "run": sorted(os.listdir(daemon.run)),
         "mounts": sorted(line.split()[4].rpartition("/")[2] for line in daemon.mounts()),
         "groups": _groups(names),
         "monitors": len(monitors(daemon)),
